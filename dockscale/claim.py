@@ -1,0 +1,46 @@
+"""The one door to an instance: claim a place, or wait your turn for one. Who leaves the line leaves nothing there."""
+
+import asyncio
+from collections.abc import Callable
+
+from dockscale.core.app import App
+from dockscale.core.pool import Instance, Lease, NoPlace, Turn
+
+Wake = Callable[[App], object]
+
+
+class TooLate(NoPlace):
+    """No place came free within `autoscaling.queue_timeout`."""
+
+
+async def claim(app: App, wake: Wake, avoid: Instance | None = None) -> Lease:
+    """Return a place on a ready instance of `app`, waiting in its line if there is none now.
+
+    `wake` is told to decide at once when a request finds no place. `avoid` is an instance that has just failed this
+    request.
+
+    Raises:
+        NoPlace: the line is full, the wait was too long, the start failed, or the app may not have several instances.
+    """
+    lease = app.pool.claim(avoid)
+    if lease is not None:
+        return lease
+    app.check()
+    called = asyncio.Event()
+    turn = Turn(called.set)
+    app.pool.wait(turn)
+    try:
+        wake(app)
+        async with asyncio.timeout(app.spec.autoscaling.queue_timeout):
+            await called.wait()
+    except TimeoutError:
+        if turn.lease is None:
+            app.pool.leave(turn)
+            raise TooLate(f"no instance was free within {app.spec.autoscaling.queue_timeout:g} s") from None
+    except BaseException:
+        app.pool.leave(turn)
+        raise
+    if turn.error is not None:
+        raise turn.error
+    assert turn.lease is not None, "a turn that was called has a lease or an error"
+    return turn.lease

@@ -1,0 +1,203 @@
+"""The command line: one function per verb. Each talks to a running server, or does an offline one-shot."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import requests
+import uvloop
+from pydantic import ValidationError
+
+from dockscale import __version__, logs, reference
+from dockscale.config import Settings
+from dockscale.doctor import examine
+
+OK, FAILED, USAGE = 0, 1, 2
+_TIMEOUT_S = 10.0
+
+
+class Unanswered(Exception):
+    """The running server did not do what was asked. The message says what to do."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0 fine, 1 not, 2 wrong usage."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(argv)
+    if rest and options.verb is not serve:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    try:
+        code: int = options.verb(options, rest)
+    except Unanswered as error:
+        print(f"dockscale: {error}", file=sys.stderr)
+        return FAILED
+    except ValidationError as error:
+        for each in error.errors():
+            name = "_".join(str(part) for part in each["loc"]).upper()
+            print(f"dockscale: DOCKSCALE_{name} = {each['input']!r}: {each['msg']}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:
+        return OK
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("dockscale", description="Autoscaler and load balancer for labelled containers.")
+    parser.add_argument("--version", action="version", version=f"dockscale {__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verb = verbs.add_parser(
+        "serve", help="run the proxy and the scaler (`serve --help`: every setting)", add_help=False
+    )
+    verb.set_defaults(verb=serve)
+    verb = verbs.add_parser("ps", help="list apps with their instances and load")
+    verb.set_defaults(verb=ps)
+    verb.add_argument("--json", action="store_true", help="print what the API says")
+    verb = verbs.add_parser("explain", help="say why an app has the instances it has")
+    verb.set_defaults(verb=explain)
+    verb.add_argument("app", metavar="APP")
+    verb.add_argument("--json", action="store_true", help="print what the API says")
+    verb.add_argument("--last", type=int, default=10, metavar="N", help="decisions to show (default 10)")
+    for name, does, help_text in (
+        ("labels", labels, "list every label with its default"),
+        ("settings", settings, "list every setting of the process"),
+    ):
+        verb = verbs.add_parser(name, help=help_text)
+        verb.set_defaults(verb=does)
+        verb.add_argument("--markdown", action="store_true", help="print the page of the documentation")
+    verb = verbs.add_parser("doctor", help="check engine, ports and labels, and say what to do")
+    verb.set_defaults(verb=doctor)
+    verb.add_argument("--json", action="store_true", help="print the findings as JSON")
+    return parser
+
+
+def serve(_: argparse.Namespace, rest: list[str]) -> int:
+    """Run dockscale until it is told to stop."""
+    chosen = Settings(_cli_parse_args=rest, _cli_prog_name="dockscale serve", _cli_kebab_case=True)
+    logs.set_up(chosen.log_format, chosen.log_level)
+    from dockscale.server import CannotStart  # noqa: PLC0415  # the other verbs need not wait for these imports
+    from dockscale.server import serve as run  # noqa: PLC0415  # likewise
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop if chosen.event_loop == "uvloop" else None) as runner:
+            runner.run(run(chosen))
+    except CannotStart as error:
+        print(f"dockscale: {error}", file=sys.stderr)
+        return FAILED
+    return OK
+
+
+def ps(options: argparse.Namespace, _: list[str]) -> int:
+    """List the apps."""
+    apps: list[dict[str, Any]] = _ask("/api/apps")
+    if options.json:
+        print(json.dumps(apps, indent=2))
+        return OK
+    if not apps:
+        print("no apps: label a container or an image with dockscale.enable=true")
+        return OK
+    rows: list[tuple[str, ...]] = [("APP", "STATE", "READY", "LOAD", "TARGET", "IN FLIGHT", "WAITING", "URL")]
+    rows += [_row(app) for app in apps]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for app in apps:
+        for problem in app.get("problems", ()):
+            print(f"{app['template']}: {problem}")
+    return OK
+
+
+def _row(app: dict[str, Any]) -> tuple[str, ...]:
+    if app["state"] == "invalid":
+        return app["app_id"], "invalid", "-", "-", "-", "-", "-", "-"
+    load = app["load"]
+    ready = f"{app['instances_by_state']['ready']}/{app['bounds'][1]}"
+    numbers = f"{load['per_instance']:g}", f"{load['target']:g}", str(load["in_flight"]), str(load["waiting"])
+    return app["app_id"], app["state"], ready, *numbers, app["urls"][0]
+
+
+def explain(options: argparse.Namespace, _: list[str]) -> int:
+    """Tell one app's story."""
+    app: dict[str, Any] = _ask(f"/api/apps/{options.app}")
+    if options.json:
+        print(json.dumps(app, indent=2))
+        return OK
+    print(f"{app['app_id']}: {app['state']}, from {app['template']}")
+    if app["state"] == "invalid":
+        print("\n".join(f"  {problem}" for problem in app["problems"]))
+        return FAILED
+    load, (low, high) = app["load"], app["bounds"]
+    print("".join(f"  {url}\n" for url in app["urls"]), end="")
+    print(f"  bounds     {low} to {high} instances")
+    print(f"  load       {load['requests_per_minute']} requests in 60 s, {load['per_instance']:g} per ready instance")
+    print(f"  thresholds up above {load['scale_up_above']:g}, down below {load['scale_down_below']:g} per instance")
+    print(f"  now        {load['in_flight']} in flight, {load['waiting']} waiting, idle for {load['idle_s']:g} s")
+    if app["failure"]:
+        print(f"  failure    {app['failure']}")
+    print("instances" if app["instances"] else "instances: none")
+    for each in app["instances"]:
+        load_text = f"{each['requests_per_minute']} requests/min, {each['in_flight']} in flight"
+        why = f"  ({each['why']})" if each["why"] else ""
+        print(f"  {each['name']}  {each['state']}  {each['address'] or '-'}  {load_text}  for {each['age_s']:g} s{why}")
+    print("decisions, newest first")
+    for each in app["decisions"][: options.last]:
+        print(f"  {each['ago_s']:>7.1f} s ago  {each['reason']:<8}  {each['explanation']}")
+    return OK
+
+
+def labels(options: argparse.Namespace, _: list[str]) -> int:
+    """Print every label."""
+    intro = "Labels of a container or an image. Durations take `30`, `30s`, `5m`, `1h`. Printed by `dockscale labels`."
+    rows = reference.labels()
+    print(reference.markdown("Labels", intro, rows) if options.markdown else reference.plain(rows))
+    return OK
+
+
+def settings(options: argparse.Namespace, _: list[str]) -> int:
+    """Print every setting."""
+    intro = "Environment variables (or a line in `.env`) of the process. Printed by `dockscale settings`."
+    rows = reference.settings()
+    print(reference.markdown("Settings", intro, rows) if options.markdown else reference.plain(rows))
+    return OK
+
+
+def doctor(options: argparse.Namespace, _: list[str]) -> int:
+    """Check this host."""
+    try:
+        server = _ask("/")["dockscale"]
+    except Unanswered:
+        server = None
+    findings = list(examine(Settings(), server))
+    if options.json:
+        print(json.dumps([{"good": f.good, "text": f.text, "advice": f.advice} for f in findings], indent=2))
+    else:
+        for finding in findings:
+            print(
+                f"{'ok  ' if finding.good else 'BAD '} {finding.text}"
+                + (f"\n     → {finding.advice}" * bool(finding.advice))
+            )
+    return OK if all(finding.good for finding in findings) else FAILED
+
+
+def _ask(path: str) -> Any:
+    chosen = Settings()
+    host = f"[{chosen.admin_host}]" if ":" in chosen.admin_host else chosen.admin_host
+    url = f"http://{host}:{chosen.admin_port}"
+    token = chosen.admin_token
+    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+    try:
+        answer = requests.get(url + path, headers=headers, timeout=_TIMEOUT_S)
+    except requests.RequestException:
+        raise Unanswered(f"no dockscale answers at {url}: start it (`make run` or `dockscale serve`)") from None
+    if answer.status_code >= 400:
+        try:
+            raise Unanswered(answer.json()["message"])
+        except (ValueError, KeyError):
+            raise Unanswered(f"{url}{path} answered {answer.status_code}") from None
+    return answer.json()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What one dockscale process needs to know: `DOCKSCALE_*` environment, `.env` or flags of `dockscale serve`."""
+
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """Settings of one dockscale process: flags, else DOCKSCALE_* in the environment, else a line in .env."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DOCKSCALE_",
+        env_file=".env",
+        extra="ignore",
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+    host: str = "0.0.0.0"
+    """Address of the main port, which serves the apps."""
+    port: int = Field(9527, ge=0, le=65535)
+    """Main port."""
+    admin_host: str = "127.0.0.1"
+    """Address of the admin port. Anything but a loopback address needs `DOCKSCALE_ADMIN_TOKEN`."""
+    admin_port: int = Field(9528, ge=0, le=65535)
+    """Admin port: /metrics and /api."""
+    admin_token: SecretStr | None = None
+    """Bearer token that the admin port asks for."""
+    domain: str = "localhost"
+    """Each app answers at `<app_id>.<domain>`."""
+    engine: str | None = None
+    """Docker's address, such as unix:///var/run/docker.sock. Default: DOCKER_HOST, the context, the usual socket."""
+    network: str = ""
+    """Network on which instances are reached, and copies of images made. Empty: an instance's first network."""
+    interval: float = Field(10.0, gt=0)
+    """Seconds between looks at each app; what rises or breaks is acted on at once."""
+    parallel_starts: int = Field(4, ge=1)
+    """Containers that are started at the same time."""
+    shutdown_timeout: float = Field(30.0, ge=0)
+    """Seconds that requests in flight may take when dockscale itself stops."""
+    connect_timeout: float = Field(5.0, gt=0)
+    """Seconds until a connection to an instance must stand."""
+    response_timeout: float = Field(300.0, ge=0)
+    """Seconds until an instance must send the next part of an answer; 0: no bound."""
+    trusted_proxies: Annotated[list[IPv4Network | IPv6Network], NoDecode, BeforeValidator(_listed)] = []
+    """Networks, separated by commas, whose X-Forwarded-* headers are believed."""
+    response_headers: bool = True
+    """Tell `X-Dockscale-Instance` and `Server-Timing` in answers."""
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """`auto`: console on a terminal, else JSON."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least important kind of log line to write."""
+    event_loop: Literal["uvloop", "asyncio"] = "uvloop"
+    """Event loop to run on."""

@@ -1,0 +1,1 @@
+"""What dockscale thinks with: no waiting, no clock, no I/O, no logging. Time and chance are arguments."""

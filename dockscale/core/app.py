@@ -1,0 +1,209 @@
+"""One app at run time: its spec, its pool, its load, and the decisions made about it."""
+
+from bisect import bisect_left
+from collections import Counter, deque
+from math import inf
+
+from dockscale.core.balance import Chance
+from dockscale.core.catalog import Template
+from dockscale.core.load import BURST_S, WINDOW_S, Load, Window
+from dockscale.core.policy import (
+    BURST_FACTOR,
+    BURST_REQUESTS,
+    Decision,
+    Memory,
+    after_failed_start,
+    after_good_start,
+    decide,
+)
+from dockscale.core.pool import Clock, Instance, NoPlace, Pool, State
+from dockscale.core.spec import AppSpec
+
+JOURNAL = 200
+
+
+class StartFailed(NoPlace):
+    """The instance that a request waited for could not be started."""
+
+
+class Failing(NoPlace):
+    """The last start failed and the next one is not due yet. `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class AppGone(NoPlace):
+    """The app was removed, or refused for its labels, while a request was on its way to it."""
+
+
+class Histogram:
+    """Counts of durations (seconds) in fixed buckets, as Prometheus wants them."""
+
+    BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+    __slots__ = ("buckets", "sum")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(self.BOUNDS) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        self.buckets[bisect_left(self.BOUNDS, value)] += 1
+        self.sum += value
+
+
+class Stats:
+    """What an app has done since dockscale started, as plain numbers that are read at scrape time."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[int] = Counter()
+        self.duration = Histogram()
+        self.queue_wait = Histogram()
+        self.cold_start = Histogram()
+        self.decisions: Counter[str] = Counter()
+        self.scale_events: Counter[str] = Counter()
+        self.start_failures = 0
+        self.deaths = 0
+
+
+class App:
+    """Facts about one app, each with one owner: `pool` counts, `arrive` measures, `decide` remembers."""
+
+    def __init__(self, spec: AppSpec, template: Template, clock: Clock, chance: Chance) -> None:
+        self._clock = clock
+        self.pool = Pool(clock, chance)
+        self.stats = Stats()
+        self.journal: deque[Decision] = deque(maxlen=JOURNAL)
+        self.retired = False
+        """Its template is gone or refused: no more places, no more starts."""
+        self.failure = ""
+        """Why the latest start failed; empty once one succeeds."""
+        self._minute = Window(WINDOW_S)
+        self._burst = Window(BURST_S)
+        self._since = clock()
+        self._busy_at = clock()
+        self._alarm = inf
+        self._burst_alarm = inf
+        self._quiet_until = 0.0
+        self.memory = Memory(awake=not spec.lazy)
+        self.follow(spec, template)
+
+    def follow(self, spec: AppSpec, template: Template) -> None:
+        """Go on with new settings, or a new template to make instances from."""
+        self.spec = spec
+        self.template = template
+        self.pool.mode = spec.service_selection_mode
+        self.pool.max_concurrency = spec.autoscaling.max_concurrency
+        self.pool.max_queue = spec.autoscaling.max_queue
+
+    @property
+    def app_id(self) -> str:
+        return self.spec.app_id
+
+    @property
+    def decision(self) -> Decision | None:
+        """The latest decision."""
+        return self.journal[-1] if self.journal else None
+
+    def arrive(self) -> bool:
+        """Count a request that reached the app, and tell whether a decision is due at once."""
+        now = self._clock()
+        self._busy_at = now
+        burst = self._burst.hit(now)
+        return (self._minute.hit(now) > self._alarm and now >= self._quiet_until) or burst >= self._burst_alarm
+
+    def leave(self) -> None:
+        """Note the end of a request, from which idle time is counted."""
+        self._busy_at = self._clock()
+
+    def check(self) -> None:
+        """Spare a request a wait that is known to be in vain.
+
+        Raises:
+            AppGone: the app is retired.
+            Failing: no instance is there or coming, and the next start is not due yet.
+        """
+        if self.retired:
+            raise AppGone(f"the app {self.app_id} was removed")
+        wait = self.memory.retry_at - self._clock()
+        if wait > 0 and not self.pool.candidates():
+            raise Failing(f"the last start failed: {self.failure}", wait)
+
+    def load(self) -> Load:
+        """Measure the app now."""
+        now = self._clock()
+        counts = self.pool.counts()
+        in_flight, waiting = self.pool.in_flight, self.pool.waiting
+        stale = self.stale()
+        return Load(
+            ready=counts[State.READY],
+            starting=counts[State.STARTING],
+            draining=counts[State.DRAINING],
+            stale=len(stale),
+            stale_ready=sum(instance.state is State.READY for instance in stale),
+            in_flight=in_flight,
+            waiting=waiting,
+            requests=self._minute.count(now),
+            burst=self._burst.count(now),
+            idle_s=0.0 if in_flight or waiting else now - self._busy_at,
+            observed_s=now - self._since,
+        )
+
+    def stale(self) -> list[Instance]:
+        """Instances of an earlier template that are not leaving yet; those that serve nobody first."""
+        old = [instance for instance in self.pool.candidates() if instance.revision != self.template.id]
+        return sorted(old, key=lambda instance: (instance.state is State.READY, instance.in_flight)) if old else old
+
+    def decide(self) -> Decision:
+        """Decide how many instances there should be, and note it. Steady repetition is noted once."""
+        now = self._clock()
+        decision, self.memory = decide(self.spec, self.load(), self.memory, now)
+        self.stats.decisions[decision.reason] += 1
+        last = self.decision
+        if last is not None and not last.changes and _told(last) == _told(decision):
+            self.journal.pop()
+        self.journal.append(decision)
+        self._set_alarms(decision)
+        return decision
+
+    def retire(self) -> None:
+        """Give no more places, and tell whoever waits for one."""
+        self.retired = True
+        self.pool.dismiss(AppGone(f"the app {self.app_id} was removed"))
+
+    def started(self) -> None:
+        """Note that an instance proved ready. Those who waited for it were a backlog, not a rate that goes on."""
+        self.failure = ""
+        self.memory = after_good_start(self.memory)
+        if self.pool.counts()[State.READY] == 0:
+            self._burst.clear()
+
+    def start_failed(self, why: str) -> None:
+        """Note a start that failed; if nothing else serves or comes, whoever waits is told."""
+        self.failure = why
+        self.stats.start_failures += 1
+        self.memory = after_failed_start(self.memory, self._clock())
+        if not self.pool.candidates():
+            self.pool.dismiss(StartFailed(why))
+
+    def _set_alarms(self, decision: Decision) -> None:
+        """Say from how many arrivals on the next decision must not wait for a tick."""
+        have = decision.instances
+        ready = decision.load.ready
+        scaling = self.spec.autoscaling
+        self._quiet_until = decision.recheck_at
+        if ready == 0 or have >= self.spec.bounds[1]:
+            self._alarm = self._burst_alarm = inf
+            return
+        line = scaling.scale_up_threshold * scaling.target_requests_per_instance
+        self._alarm = line * have
+        needed = max(BURST_FACTOR * ready - 1, have) * line * BURST_S / WINDOW_S
+        self._burst_alarm = max(BURST_REQUESTS, int(needed) + 1)
+
+    def __repr__(self) -> str:
+        return f"<App {self.app_id} {self.pool!r}>"
+
+
+def _told(decision: Decision) -> tuple[object, ...]:
+    return decision.wanted, decision.instances, decision.reason, decision.held_by

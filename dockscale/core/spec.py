@@ -1,0 +1,310 @@
+"""What an app asks for: every label, its default, unit and meaning. Labels in, `AppSpec` out, or all that is wrong."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+PREFIX = "dockscale."
+ENABLE = "dockscale.enable"
+# Written by dockscale on the copies it makes; never settings.
+MANAGED = "dockscale.managed"
+INSTANCE_OF = "dockscale.instance-of"
+REVISION = "dockscale.revision"
+OWN_LABELS = frozenset({ENABLE, MANAGED, INSTANCE_OF, REVISION})
+
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)")
+_APP_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_HOST = re.compile(r"(?:\*\.)?[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+class SpecError(ValueError):
+    """Labels that cannot be followed. `problems` has one sentence for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def seconds(value: object) -> object:
+    """Read `30`, `30s`, `5m`, `1h` or `250ms` as seconds; what is no text goes on to pydantic, which judges it."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError("is not a duration; write 30, 30s, 5m or 1h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def not_yet(default: object) -> BeforeValidator:
+    """Accept only the default of a setting that is named in the contract but not built yet."""
+
+    def check(value: object) -> object:
+        if str(value).strip().lower() != str(default).lower():
+            raise ValueError(f"is not supported yet; leave it out or set it to {str(default).lower()}")
+        return default
+
+    return BeforeValidator(check)
+
+
+Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False)]
+
+
+class SelectionMode(StrEnum):
+    """How a request picks one of several ready instances (seed: Service Selection Mode)."""
+
+    RANDOM = "random"
+    FIRST = "first"
+    LAST = "last"
+    MIN_LOAD = "min_load"
+    EXACT = "exact"
+
+
+def _hosts_of(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+    return value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, use_attribute_docstrings=True)
+
+
+class Route(_Section):
+    host: Annotated[tuple[str, ...], BeforeValidator(_hosts_of)] = ()
+    """Hosts that lead to the app, exact or `*.` wildcard; several are separated by commas."""
+    path: str | None = None
+    """Path prefix that leads to the app, such as `/shop`."""
+    strip_path: bool = True
+    """Take the prefix off before the app sees the path (it is told in `X-Forwarded-Prefix`)."""
+
+    @field_validator("host")
+    @classmethod
+    def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"{host!r} is no host name; write web.example.org or *.example.org, without port")
+        return hosts
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, path: str | None) -> str | None:
+        if path is None:
+            return None
+        if not path.startswith("/") or "//" in path or ".." in path.split("/") or re.search(r"[\s?#%]", path):
+            raise ValueError("must be a plain path that starts with /, such as /shop")
+        return path.rstrip("/") or "/"
+
+
+class Autoscaling(_Section):
+    enabled: bool = True
+    """`false`: one instance, no scaling; it still starts with the first request and comes back when it dies."""
+    min_instances: int = Field(1, ge=0, le=1000)
+    """Instances kept once the app is awake; 0 lets it fall asleep when the load goes."""
+    max_instances: int = Field(10, ge=1, le=1000)
+    """Instances never exceeded."""
+    target_requests_per_instance: float = Field(100, gt=0, allow_inf_nan=False)
+    """Requests per minute that one instance should serve."""
+    scale_up_threshold: float = Field(0.9, gt=0, le=10, allow_inf_nan=False)
+    """Scale up when the load per instance exceeds this fraction of the target."""
+    scale_down_threshold: float = Field(0.3, ge=0, le=10, allow_inf_nan=False)
+    """Scale down when the load per instance falls below this fraction of the target."""
+    scale_up_cooldown: Seconds = 300
+    """Seconds between scale-ups; bursts and requests without a place do not wait for it."""
+    scale_down_cooldown: Seconds = 600
+    """Seconds between scale-downs."""
+    step: Literal["proportional", "one"] = "proportional"
+    """`proportional`: as many instances as the load needs; `one`: one at a time."""
+    target_concurrency: Annotated[float | None, not_yet(None)] = None
+    """Requests in flight per instance that scaling aims at (not supported yet)."""
+    max_concurrency: int | None = Field(None, ge=1)
+    """Requests in flight per instance at most; more wait in the line. Empty: no bound."""
+    standby_instances: Annotated[int, not_yet(0)] = 0
+    """Paused instances kept ready (not supported yet)."""
+    max_queue: int = Field(1000, ge=0, le=1_000_000)
+    """Requests that may wait for a place; the next one gets 503."""
+    queue_timeout: PositiveSeconds = 60
+    """Seconds a request may wait for a place; then it gets 504."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_instances > self.max_instances:
+            raise ValueError(
+                f"autoscaling.min_instances ({self.min_instances}) is above "
+                f"autoscaling.max_instances ({self.max_instances})"
+            )
+        if self.scale_down_threshold >= self.scale_up_threshold:
+            raise ValueError(
+                f"autoscaling.scale_down_threshold ({self.scale_down_threshold:g}) must be below "
+                f"autoscaling.scale_up_threshold ({self.scale_up_threshold:g})"
+            )
+        return self
+
+
+class StartupConfig(_Section):
+    timeout: PositiveSeconds = 60
+    """Seconds from start to ready; later the start has failed."""
+    health_path: str | None = None
+    """Ready when this path answers 2xx or 3xx; without it, when the port accepts a connection."""
+    wait_for_service: Annotated[str, not_yet("default")] = "default"
+    """RPC service to wait for (other values are not supported yet)."""
+    stop_after_inactive: Seconds = 0
+    """Seconds without a request or an open socket until the app sleeps; 0: never."""
+    waiting_page: Annotated[bool, not_yet(False)] = False
+    """Show browsers a waiting page while the app wakes (not supported yet)."""
+
+    @field_validator("health_path")
+    @classmethod
+    def _health_path(cls, path: str | None) -> str | None:
+        if path is not None and (not path.startswith("/") or re.search(r"[\s#]", path)):
+            raise ValueError("must start with / and hold no spaces, such as /healthz")
+        return path
+
+
+class ShutdownConfig(_Section):
+    drain_timeout: Seconds = 30
+    """Seconds that a leaving instance may take to finish what is in flight."""
+    stop_timeout: Seconds = 10
+    """Seconds between SIGTERM and SIGKILL."""
+
+
+class AppSpec(_Section):
+    app_id: str
+    """The id in URLs. Default: the compose service, else the container's or image's name."""
+    workspace: str = "public"
+    """The first part of `/{workspace}/apps/{app_id}/`."""
+    name: str = ""
+    """Name shown to people."""
+    type: str = ""
+    """Kind of app, shown to people."""
+    version: str = ""
+    """Version shown to people."""
+    description: str = ""
+    """Description shown to people."""
+    port: int = Field(ge=1, le=65535)
+    """Where the app listens. Default: the image's only exposed TCP port."""
+    route: Route = Route()
+    service_selection_mode: SelectionMode = SelectionMode.RANDOM
+    """How a request picks an instance: `random`, `first`, `last`, `min_load` or `exact`."""
+    lazy: bool = True
+    """`false`: `min_instances` are started at once, not with the first request."""
+    autoscaling: Autoscaling = Autoscaling()
+    startup_config: StartupConfig = StartupConfig()
+    shutdown_config: ShutdownConfig = ShutdownConfig()
+
+    @field_validator("service_selection_mode", mode="before")
+    @classmethod
+    def _known_mode(cls, value: object) -> object:
+        if value in ("round_robin", "power_of_two", "sticky"):
+            raise ValueError("is not supported yet; use random, first, last, min_load or exact")
+        return value
+
+    @field_validator("app_id", "workspace")
+    @classmethod
+    def _sluglike(cls, value: str) -> str:
+        if not _APP_ID.fullmatch(value):
+            raise ValueError("must be 1 to 63 of a-z, 0-9 and -, and neither start nor end with -")
+        return value
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Fewest and most instances of an app that is awake."""
+        scaling = self.autoscaling
+        return (scaling.min_instances, scaling.max_instances) if scaling.enabled else (1, 1)
+
+
+def fields(model: type[BaseModel] = AppSpec, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting as (its label without `dockscale.`, pydantic's field), in the order of the contract."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields(field.annotation, f"{path}{name}.")
+        else:
+            yield path + name, field
+
+
+LABELS = tuple(PREFIX + name for name, _ in fields())
+
+
+def slug(text: str) -> str:
+    """Make an app id of a container's, service's or image's name; empty if nothing of it can be used."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-")
+
+
+def enabled(labels: Mapping[str, str]) -> bool:
+    """Tell whether the labels opt in.
+
+    Raises:
+        SpecError: `dockscale.enable` is neither true nor false.
+    """
+    value = labels.get(ENABLE, "false").strip().lower()
+    if value not in ("true", "false"):
+        raise SpecError([f"label {ENABLE} = {labels[ENABLE]!r}: must be true or false"])
+    return value == "true"
+
+
+def parse(labels: Mapping[str, str], *, app_id: str, ports: tuple[int, ...]) -> AppSpec:
+    """Read one template's labels. `app_id` and `ports` (exposed TCP ports) are what it is when no label says otherwise.
+
+    Raises:
+        SpecError: with a sentence for every label that is unknown or cannot be followed.
+    """
+    problems: list[str] = []
+    tree: dict[str, Any] = {"app_id": slug(app_id)}
+    for label, value in labels.items():
+        if not label.startswith(PREFIX) or label in OWN_LABELS:
+            continue
+        if label not in LABELS:
+            problems.append(_unknown(label))
+            continue
+        *sections, name = label.removeprefix(PREFIX).split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[name] = value
+    if "port" not in tree:
+        if len(ports) == 1:
+            tree["port"] = ports[0]
+        else:
+            exposed = f"exposes {', '.join(map(str, ports))}" if ports else "exposes no TCP port"
+            problems.append(f"label dockscale.port is missing and the image {exposed}: say where the app listens")
+    try:
+        spec = AppSpec.model_validate(tree)
+    except ValidationError as error:
+        problems += [told for each in error.errors() if (told := _told(each, labels))]
+    if problems:
+        raise SpecError(problems)
+    return spec
+
+
+def _unknown(label: str) -> str:
+    near = difflib.get_close_matches(label, LABELS, n=1, cutoff=0.5)
+    return f"label {label} is unknown" + (
+        f"; did you mean {near[0]}?" if near else "; `dockscale labels` lists them all"
+    )
+
+
+def _told(error: Any, labels: Mapping[str, str]) -> str:
+    """Turn one of pydantic's errors into a sentence about a label; a missing port has been told already."""
+    if error["type"] == "missing":
+        return ""
+    message: str = error["msg"].removeprefix("Value error, ")
+    label = PREFIX + ".".join(str(part) for part in error["loc"])
+    while label not in LABELS and "." in label.removeprefix(PREFIX):
+        label = label.rpartition(".")[0]
+    if label not in LABELS:
+        return message
+    value = labels.get(label, error["input"])
+    return f"label {label} = {value!r}: {message[0].lower()}{message[1:]}"

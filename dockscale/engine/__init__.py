@@ -1,0 +1,63 @@
+"""A container engine as dockscale sees it: nine verbs and the ways they fail."""
+
+from collections.abc import AsyncIterator, Mapping
+from enum import StrEnum
+from typing import Protocol
+
+from dockscale.core.catalog import Container, Listing, Template
+
+
+class EngineError(Exception):
+    """The engine said no, and why."""
+
+
+class EngineAway(EngineError):
+    """The engine cannot be reached, or did not answer in time."""
+
+
+class NotFound(EngineError):
+    """There is no such container or image (any more)."""
+
+
+class Event(StrEnum):
+    RESYNC = "resync"
+    """The connection stands (again); anything may have changed."""
+    CHANGED = "changed"
+    """Something with a dockscale label changed."""
+    AWAY = "away"
+    """The connection is lost; it will be tried again until it stands."""
+
+
+class Engine(Protocol):
+    """Runs containers. Every verb may raise `EngineError`; those on a container raise `NotFound` when it is gone."""
+
+    async def list(self) -> Listing:
+        """List every container and image with a dockscale label."""
+
+    async def inspect(self, container_id: str) -> Container:
+        """Look at one container."""
+
+    async def clone(self, template: Template, name: str, labels: Mapping[str, str]) -> str:
+        """Create (not start) a copy of `template` with `labels` on top of its own, and return the copy's id.
+
+        A copy has the template's image, command, environment, mounts, networks, limits, user and health check; not its
+        published ports, fixed name, address or host name, restart policy, or compose's labels.
+        """
+
+    async def start(self, container_id: str) -> None:
+        """Start a container; one that runs already is left as it is."""
+
+    async def stop(self, container_id: str, timeout: float) -> None:
+        """Ask a container to end, and kill it after `timeout` seconds."""
+
+    async def remove(self, container_id: str) -> None:
+        """Kill and remove a container with its anonymous volumes; one that is gone already is fine."""
+
+    async def logs(self, container_id: str, tail: int) -> tuple[str, ...]:
+        """Return the last `tail` lines that a container wrote."""
+
+    def events(self) -> AsyncIterator[Event]:
+        """Tell of changes for ever, beginning with `RESYNC`. Broken connections are made anew here."""
+
+    async def close(self) -> None:
+        """Let go of the engine. Containers run on."""

@@ -1,0 +1,262 @@
+"""The Docker engine, through aiodocker. The only file that knows Docker's words."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import aiodocker
+import aiohttp
+
+from dockscale.core.catalog import Container, Image, Listing, Template
+from dockscale.core.spec import ENABLE, MANAGED, PREFIX
+from dockscale.engine import EngineAway, EngineError, Event, NotFound
+
+DEFAULT_URL = "unix:///var/run/docker.sock"
+_COMPOSE = "com.docker.compose."
+_CALL_TIMEOUT_S = 60.0
+_RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_WATCHED = {
+    "type": ["container", "image"],
+    # Without this, each run of a HEALTHCHECK would be an event of its own.
+    "event": [
+        "create", "start", "die", "destroy", "rename", "pause", "unpause", "health_status",
+        "tag", "untag", "delete", "load", "pull", "import",
+    ],
+}  # fmt: skip
+# A copy's own business, or what two containers cannot share.
+_NOT_COPIED = ("Hostname", "Domainname", "MacAddress", "Labels", "Image")
+_HOST_NOT_COPIED = {
+    "PortBindings": {},
+    "PublishAllPorts": False,
+    "RestartPolicy": {"Name": "no"},
+    "AutoRemove": False,
+    "ContainerIDFile": "",
+}
+
+
+class DockerEngine:
+    """One Docker daemon. `network` is where copies of images are attached (default: Docker's own bridge)."""
+
+    def __init__(self, url: str | None = None, network: str = "") -> None:
+        self._docker = _connect(url)
+        self._network = network
+        # What a listing leaves out and never changes: exposed ports, auto-remove; by container or image id.
+        self._fixed: dict[str, tuple[tuple[int, ...], bool]] = {}
+
+    async def list(self) -> Listing:
+        with _translated():
+            summaries: dict[str, Any] = {}
+            for label in (ENABLE, MANAGED):
+                summaries |= {each["Id"]: each for each in await self._summaries({"label": [label]})}
+            containers = [await self._container(summary) for summary in summaries.values()]
+            labelled = await self._docker.images.list(filters={"label": [ENABLE]})
+            # An untagged image has been replaced by a newer build.
+            images = [await self._image(summary) for summary in labelled if summary.get("RepoTags")]
+        listing = Listing(tuple(c for c in containers if c), tuple(i for i in images if i))
+        known = {c.id for c in listing.containers} | {i.id for i in listing.images}
+        self._fixed = {key: value for key, value in self._fixed.items() if key in known}
+        return listing
+
+    async def inspect(self, container_id: str) -> Container:
+        with _translated():
+            for summary in await self._summaries({"id": [container_id]}):
+                container = await self._container(summary)
+                if container is not None:
+                    return container
+        raise NotFound(f"no container {container_id[:12]}")
+
+    async def clone(self, template: Template, name: str, labels: Mapping[str, str]) -> str:
+        with _translated():
+            if isinstance(template, Image):
+                config: dict[str, Any] = {
+                    "Image": template.id,
+                    "HostConfig": {"NetworkMode": self._network or "default"},
+                }
+                others: tuple[str, ...] = ()
+            else:
+                config, others = _copied(await self._show(template.id))
+            image = await self._docker.images.inspect(config["Image"])
+            inherited = (image["Config"] or {}).get("Labels") or {}
+            # Labels of the image come along by themselves; compose's must not, so they are emptied.
+            emptied = {label: "" for label in inherited if label.startswith(_COMPOSE)}
+            own = {label: value for label, value in template.labels.items() if not label.startswith(_COMPOSE)}
+            config["Labels"] = {**own, **emptied, **labels}
+            copy = await self._docker.containers.create(config, name=name)
+            for network in others:
+                await (await self._docker.networks.get(network)).connect({"Container": copy.id})
+            return copy.id
+
+    async def start(self, container_id: str) -> None:
+        with _translated():
+            await self._docker.containers.container(container_id).start()
+
+    async def stop(self, container_id: str, timeout: float) -> None:
+        with _translated():
+            async with asyncio.timeout(timeout + _CALL_TIMEOUT_S):
+                await self._docker.containers.container(container_id).stop(t=round(timeout))
+
+    async def remove(self, container_id: str) -> None:
+        try:
+            with _translated():
+                await self._docker.containers.container(container_id).delete(force=True, v=True)
+        except NotFound:
+            pass
+
+    async def logs(self, container_id: str, tail: int) -> tuple[str, ...]:
+        with _translated():
+            container = self._docker.containers.container(container_id)
+            lines = await container.log(stdout=True, stderr=True, tail=tail)
+        return tuple("".join(lines).splitlines())
+
+    async def events(self) -> AsyncIterator[Event]:
+        attempt = 0
+        while True:
+            try:
+                # Asked first, so that what happens until the stream stands is told by the stream.
+                since = int(time.time()) - 1
+                with _translated():
+                    await self._docker.version()
+                attempt = 0
+                yield Event.RESYNC
+                async for event in self._stream(since):
+                    yield event
+            except EngineError:
+                pass
+            yield Event.AWAY
+            await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
+            attempt += 1
+
+    async def close(self) -> None:
+        await self._docker.close()
+
+    async def _stream(self, since: int) -> AsyncIterator[Event]:
+        """Tell of changes until the connection breaks.
+
+        aiodocker's own background task cannot be started a second time, so each connection is one `run()` of ours.
+        """
+        told = self._docker.events.subscribe(create_task=False)  # type: ignore[no-untyped-call]  # aiodocker's events are
+        run = asyncio.create_task(
+            self._docker.events.run(since=since, filters=json.dumps(_WATCHED)), name="docker-events"
+        )
+        try:
+            while (event := await told.get()) is not None:
+                labels = (event.get("Actor") or {}).get("Attributes") or {}
+                if event.get("Type") == "image" or any(label.startswith(PREFIX) for label in labels):
+                    yield Event.CHANGED
+        finally:
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+
+    async def _summaries(self, filters: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+        listed = await self._docker.containers.list(all=True, filters=json.dumps(filters))
+        return tuple(container._container for container in listed)
+
+    async def _show(self, container_id: str) -> dict[str, Any]:
+        return await self._docker.containers.container(container_id).show()
+
+    async def _container(self, summary: dict[str, Any]) -> Container | None:
+        container_id = summary["Id"]
+        if container_id not in self._fixed:
+            try:
+                shown = await self._show(container_id)
+            except aiodocker.DockerError as error:
+                if error.status == 404:
+                    return None  # removed since it was listed
+                raise
+            self._fixed[container_id] = _exposed(shown["Config"]), bool(shown["HostConfig"].get("AutoRemove"))
+        ports, auto_remove = self._fixed[container_id]
+        networks = (summary.get("NetworkSettings") or {}).get("Networks") or {}
+        mode = (summary.get("HostConfig") or {}).get("NetworkMode", "default")
+        return Container(
+            id=container_id,
+            name=_own_name(summary),
+            labels=summary.get("Labels") or {},
+            state=summary["State"],
+            created=float(summary["Created"]),
+            image_id=summary.get("ImageID", ""),
+            ports=ports,
+            addresses={"host": "127.0.0.1"} if mode == "host" else _addresses(networks),
+            network_mode=mode,
+            health=_health(summary.get("Status", "")),
+            auto_remove=auto_remove,
+        )
+
+    async def _image(self, summary: dict[str, Any]) -> Image | None:
+        image_id = summary["Id"]
+        if image_id not in self._fixed:
+            try:
+                shown = await self._docker.images.inspect(image_id)
+            except aiodocker.DockerError as error:
+                if error.status == 404:
+                    return None
+                raise
+            self._fixed[image_id] = _exposed(shown["Config"] or {}), False
+        return Image(
+            id=image_id,
+            name=sorted(summary["RepoTags"])[0],
+            labels=summary.get("Labels") or {},
+            created=float(summary["Created"]),
+            ports=self._fixed[image_id][0],
+        )
+
+
+def _connect(url: str | None) -> aiodocker.Docker:
+    timeout = aiohttp.ClientTimeout(total=_CALL_TIMEOUT_S)
+    if url is None:
+        try:
+            return aiodocker.Docker(timeout=timeout)  # DOCKER_HOST, the docker context, or the usual sockets
+        except (AssertionError, ValueError):
+            url = DEFAULT_URL  # not there yet: `events` waits for it
+    return aiodocker.Docker(url, timeout=timeout)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn aiodocker's errors into ours."""
+    try:
+        yield
+    except aiodocker.DockerError as error:
+        if error.status == 900:  # aiodocker's own number for "cannot connect"
+            raise EngineAway(error.message) from error
+        if error.status == 404:
+            raise NotFound(error.message) from error
+        raise EngineError(error.message) from error
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise EngineAway(f"{type(error).__name__}: {error}") from error
+
+
+def _copied(shown: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Make the settings of a copy out of what `docker inspect` shows, and name the networks to join afterwards."""
+    config = {key: value for key, value in shown["Config"].items() if key not in _NOT_COPIED}
+    config["Image"] = shown["Image"]  # its id: the name may have moved on to a newer build
+    config["HostConfig"] = {**shown["HostConfig"], **_HOST_NOT_COPIED}
+    mode = config["HostConfig"].get("NetworkMode", "default")
+    networks = shown["NetworkSettings"]["Networks"] or {}
+    first = "bridge" if mode == "default" else mode
+    return config, tuple(name for name in networks if name != first)
+
+
+def _exposed(config: dict[str, Any]) -> tuple[int, ...]:
+    ports = (config.get("ExposedPorts") or {}).keys()
+    return tuple(sorted(int(port.partition("/")[0]) for port in ports if not port.endswith(("/udp", "/sctp"))))
+
+
+def _own_name(summary: dict[str, Any]) -> str:
+    """The name without links, which are listed as `/other/alias`."""
+    names: list[str] = [name.removeprefix("/") for name in summary.get("Names") or ()]
+    return next((name for name in names if "/" not in name), str(summary["Id"])[:12])
+
+
+def _addresses(networks: dict[str, Any]) -> dict[str, str]:
+    found = {name: (network or {}).get("IPAddress", "") for name, network in networks.items()}
+    return {name: address for name, address in found.items() if address}
+
+
+def _health(status: str) -> str:
+    for health in ("unhealthy", "healthy", "health: starting"):
+        if f"({health})" in status:
+            return health.removeprefix("health: ")
+    return ""

@@ -1,0 +1,220 @@
+"""Containers that are aiohttp servers in this process: an engine for tests, held to the same contract as Docker's.
+
+Each container gets a loopback address of its own, so that all of them can listen on the port their image exposes.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from aiohttp import web
+
+from dockscale.core.catalog import Container, Image, Listing, Template
+from dockscale.core.spec import ENABLE, MANAGED
+from dockscale.engine import EngineAway, EngineError, Event, NotFound
+
+_addresses = (f"127.{a}.{b}.{c}" for a in range(64, 128) for b in range(256) for c in range(1, 255))
+
+
+@dataclass
+class Program:
+    """What an image runs. `serve` gets the container's name and returns the app that answers its requests."""
+
+    serve: Callable[[str], web.Application]
+    boot_s: float = 0.0
+    """Seconds from start until the port accepts."""
+    exits: str | None = None
+    """If set, the program writes this line and exits as soon as it is started."""
+    start_s: float = 0.0
+    """Seconds that the engine itself takes to start a container."""
+
+
+@dataclass
+class _Box:
+    container: Container
+    program: Program
+    runner: web.AppRunner | None = None
+    boot: asyncio.Task[None] | None = None
+    log: list[str] = field(default_factory=list)
+
+
+class MemoryEngine:
+    """An `Engine` without containers. What tests do to it by hand (`add_image`, `crash`, `away`) tells events too."""
+
+    def __init__(self) -> None:
+        self.starts = 0
+        self.away = False
+        self.programs: dict[str, Program] = {}
+        self._images: dict[str, Image] = {}
+        self._boxes: dict[str, _Box] = {}
+        self._listeners: list[asyncio.Queue[Event]] = []
+        self._ids = itertools.count(1)
+
+    def add_image(
+        self,
+        name: str,
+        program: Program,
+        labels: Mapping[str, str] | None = None,
+        ports: tuple[int, ...] = (8000,),
+    ) -> Image:
+        """Add an image, or build it anew."""
+        number = next(self._ids)
+        image = Image(f"sha256:{number:064x}", name, dict(labels or {}), float(number), ports)
+        self.programs[image.id] = program
+        self._images[name] = image
+        self._tell()
+        return image
+
+    def remove_image(self, name: str) -> None:
+        del self._images[name]
+        self._tell()
+
+    def add_container(self, name: str, image: str, labels: Mapping[str, str], auto_remove: bool = False) -> Container:
+        """Create a container by hand, as `docker create` would."""
+        if any(box.container.name == name for box in self._boxes.values()):
+            raise EngineError(f"the name {name} is in use")
+        source = self._images[image]
+        number = next(self._ids)
+        container = Container(
+            id=f"{number:064x}",
+            name=name,
+            labels={**source.labels, **labels},
+            created=float(number),
+            image_id=source.id,
+            ports=source.ports,
+            auto_remove=auto_remove,
+        )
+        self._boxes[container.id] = _Box(container, self.programs[source.id])
+        self._tell()
+        return container
+
+    async def crash(self, container_id: str, line: str = "killed") -> None:
+        """End a container's program as `kill -9` would: connections break."""
+        box = self._box(container_id)
+        box.log.append(line)
+        await self._halt(box)
+
+    def drop_events(self) -> None:
+        """Break the event connection once: listeners see `AWAY`, then `RESYNC`."""
+        for listener in self._listeners:
+            listener.put_nowait(Event.AWAY)
+            listener.put_nowait(Event.RESYNC)
+
+    # The engine's verbs.
+
+    async def list(self) -> Listing:
+        self._answer()
+        labelled = [
+            box.container
+            for box in self._boxes.values()
+            if ENABLE in box.container.labels or MANAGED in box.container.labels
+        ]
+        return Listing(tuple(labelled), tuple(i for i in self._images.values() if ENABLE in i.labels))
+
+    async def inspect(self, container_id: str) -> Container:
+        self._answer()
+        return self._box(container_id).container
+
+    async def clone(self, template: Template, name: str, labels: Mapping[str, str]) -> str:
+        self._answer()
+        if isinstance(template, Image):
+            image = next((image for image in self._images.values() if image.id == template.id), None)
+            if image is None:
+                raise NotFound(f"no image {template.name}")
+            return self.add_container(name, image.name, labels).id
+        origin = self._box(template.id).container
+        own = {key: value for key, value in origin.labels.items() if not key.startswith("com.docker.compose.")}
+        number = next(self._ids)
+        copy = replace(
+            origin,
+            id=f"{number:064x}",
+            name=name,
+            labels={**own, **labels},
+            state="created",
+            created=float(number),
+            addresses={},
+            auto_remove=False,
+        )
+        self._boxes[copy.id] = _Box(copy, self._boxes[origin.id].program)
+        self._tell()
+        return copy.id
+
+    async def start(self, container_id: str) -> None:
+        self._answer()
+        box = self._box(container_id)
+        if box.container.runs:
+            return
+        self.starts += 1
+        await asyncio.sleep(box.program.start_s)
+        address = next(_addresses)
+        box.container = replace(box.container, state="running", addresses={"memory": address})
+        self._tell()
+        if box.program.exits is not None:
+            box.log.append(box.program.exits)
+            await self._halt(box)
+        else:
+            box.boot = asyncio.create_task(self._boot(box, address), name=f"boot {box.container.name}")
+
+    async def stop(self, container_id: str, timeout: float) -> None:
+        self._answer()
+        await self._halt(self._box(container_id), timeout)
+
+    async def remove(self, container_id: str) -> None:
+        self._answer()
+        if container_id in self._boxes:
+            await self._halt(self._boxes[container_id])
+            self._boxes.pop(container_id, None)
+            self._tell()
+
+    async def logs(self, container_id: str, tail: int) -> tuple[str, ...]:
+        self._answer()
+        return tuple(self._box(container_id).log[-tail:])
+
+    async def events(self) -> AsyncIterator[Event]:
+        listener: asyncio.Queue[Event] = asyncio.Queue()
+        self._listeners.append(listener)
+        try:
+            yield Event.RESYNC
+            while True:
+                yield await listener.get()
+        finally:
+            self._listeners.remove(listener)
+
+    async def close(self) -> None:
+        for box in self._boxes.values():
+            await self._halt(box)
+
+    # How it is done.
+
+    def _answer(self) -> None:
+        if self.away:
+            raise EngineAway("the engine is away")
+
+    def _box(self, container_id: str) -> _Box:
+        try:
+            return self._boxes[container_id]
+        except KeyError:
+            raise NotFound(f"no container {container_id[:12]}") from None
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener.put_nowait(Event.CHANGED)
+
+    async def _boot(self, box: _Box, address: str) -> None:
+        await asyncio.sleep(box.program.boot_s)
+        box.runner = web.AppRunner(box.program.serve(box.container.name), access_log=None, shutdown_timeout=0)
+        await box.runner.setup()
+        await web.TCPSite(box.runner, address, box.container.ports[0]).start()
+
+    async def _halt(self, box: _Box, timeout: float = 0.0) -> None:
+        if not box.container.runs:
+            return
+        box.container = replace(box.container, state="exited", addresses={})
+        self._tell()
+        if box.boot is not None:
+            box.boot.cancel()
+            await asyncio.gather(box.boot, return_exceptions=True)
+        if box.runner is not None:
+            await box.runner.cleanup()
+            box.runner = None

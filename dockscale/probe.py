@@ -1,0 +1,48 @@
+"""Does it answer? Asks the real port, every few milliseconds at first. Never asks the engine."""
+
+import asyncio
+import socket
+
+import aiohttp
+
+FIRST_PAUSE_S = 0.005
+LONGEST_PAUSE_S = 0.1
+# A SYN that is lost while the network of a new container comes up is sent again only after a second.
+CONNECT_S = 0.25
+ANSWER_S = 5.0
+
+
+async def until_ready(host: str, port: int, health_path: str | None) -> None:
+    """Return when the port accepts a connection or, with `health_path`, answers it with 2xx or 3xx. Never gives up."""
+    pause = FIRST_PAUSE_S
+    while not await (accepts(host, port) if health_path is None else is_healthy(host, port, health_path)):
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.2, LONGEST_PAUSE_S)
+
+
+async def accepts(host: str, port: int) -> bool:
+    """Tell whether the port takes a connection within `CONNECT_S`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as connection:
+        connection.setblocking(False)
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await asyncio.get_running_loop().sock_connect(connection, (host, port))
+        except OSError:
+            return False
+        return True
+
+
+async def is_healthy(host: str, port: int, path: str) -> bool:
+    """Tell whether `GET path` is answered with 2xx or 3xx within `ANSWER_S`."""
+    if not await accepts(host, port):
+        return False
+    name = f"[{host}]" if ":" in host else host
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_S)) as session,
+            session.get(f"http://{name}:{port}{path}", allow_redirects=False) as answer,
+        ):
+            return 200 <= answer.status < 400
+    except (aiohttp.ClientError, OSError):
+        return False

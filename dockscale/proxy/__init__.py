@@ -1,0 +1,1 @@
+"""From a client to an instance and back."""

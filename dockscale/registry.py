@@ -1,0 +1,116 @@
+"""The apps, kept equal to what the engine says: by listing it anew after each event, and now and then without one."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol
+
+import structlog
+
+from dockscale.core.app import App
+from dockscale.core.balance import Chance
+from dockscale.core.catalog import Catalog, Container, Invalid, survey
+from dockscale.core.pool import Clock
+from dockscale.core.routes import Routes
+from dockscale.engine import Engine, EngineError, Event
+
+log = structlog.get_logger()
+
+RELIST_S = 30.0
+RETRY_S = 1.0
+
+
+class Tender(Protocol):
+    """Who looks after instances."""
+
+    def observe(self, app: App, members: Iterable[Container], began: float) -> None: ...
+    def retire(self, app: App) -> None: ...
+    def discard(self, container: Container) -> None: ...
+
+
+class Registry:
+    """What is known of the engine. Reads `apps`, `routes` and `invalid` are always consistent with each other."""
+
+    def __init__(self, engine: Engine, tender: Tender, clock: Clock, chance: Chance, domain: str = "localhost") -> None:
+        self.apps: dict[str, App] = {}
+        self.invalid: tuple[Invalid, ...] = ()
+        self.routes = Routes((), domain)
+        self.engine_up = False
+        self.synced = asyncio.Event()
+        """Set once the engine has answered."""
+        self._engine = engine
+        self._tender = tender
+        self._clock = clock
+        self._chance = chance
+        self._domain = domain
+        self._dirty = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow the engine for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen(), name="engine-events")
+            while True:
+                try:
+                    async with asyncio.timeout(RELIST_S):
+                        await self._dirty.wait()
+                except TimeoutError:
+                    pass
+                self._dirty.clear()
+                try:
+                    await self.refresh()
+                except EngineError as error:
+                    log.warning("list_failed", error=str(error), retry_in_s=RETRY_S)
+                    await asyncio.sleep(RETRY_S)
+                    self._dirty.set()
+
+    async def refresh(self) -> None:
+        """List the engine once and follow what it says.
+
+        Raises:
+            EngineError: the engine cannot be listed; nothing has changed then.
+        """
+        began = self._clock()
+        catalog = survey(await self._engine.list())
+        self._follow(catalog, began)
+        self.synced.set()
+
+    async def _listen(self) -> None:
+        told: bool | None = None
+        async for event in self._engine.events():
+            self.engine_up = event is not Event.AWAY
+            if self.engine_up:
+                self._dirty.set()
+            if self.engine_up is not told:
+                told = self.engine_up
+                if told:
+                    log.info("engine_up")
+                else:
+                    log.warning("engine_away", hint="traffic to running instances goes on; scaling waits")
+
+    def _follow(self, catalog: Catalog, began: float) -> None:
+        for app_id in self.apps.keys() - catalog.apps.keys():
+            log.info("app_removed", app=app_id)
+            self._tender.retire(self.apps.pop(app_id))
+        for app_id, entry in catalog.apps.items():
+            app = self.apps.get(app_id)
+            if app is None:
+                self.apps[app_id] = App(entry.spec, entry.template, self._clock, self._chance)
+                log.info("app_found", app=app_id, template=entry.template.name)
+            else:
+                if app.spec != entry.spec:
+                    log.info("app_changed", app=app_id, template=entry.template.name)
+                app.follow(entry.spec, entry.template)
+        self.routes = Routes([app.spec for app in self.apps.values()], self._domain)
+        self._tell_invalid(catalog.invalid)
+        for app_id, entry in catalog.apps.items():
+            self._tender.observe(self.apps[app_id], entry.members, began)
+        for container in catalog.orphans:
+            self._tender.discard(container)
+
+    def _tell_invalid(self, invalid: tuple[Invalid, ...]) -> None:
+        for refused in invalid:
+            if refused not in self.invalid:
+                log.error("app_invalid", source=refused.source, app=refused.app_id, problems=list(refused.problems))
+        self.invalid = invalid
+
+    def __repr__(self) -> str:
+        return f"<Registry apps={len(self.apps)} invalid={len(self.invalid)} engine_up={self.engine_up}>"

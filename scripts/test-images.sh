@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Builds the images that the tests start: dockscale-probe:test and dockscale-hello:local.
+# Unchanged images come from the engine's cache, in less than a second.
+set -eu
+cd "$(dirname "$0")/.."
+
+BASE_IMAGE=$(scripts/base-image.sh)
+
+build() { # $1: name of the image, then what 'docker build' gets; quiet unless it fails
+    local name=$1 log
+    shift
+    if ! log=$(docker build -q -t "$name" --build-arg BASE_IMAGE="$BASE_IMAGE" "$@" 2>&1); then
+        echo "$log" >&2
+        echo "test images: $name could not be built, see above. Is there room on the disk, can pip reach its index?" >&2
+        exit 1
+    fi
+    echo "test images: $name (${SECONDS} s)"
+}
+
+build dockscale-probe:test --label org.dockscale.test=true images/probe
