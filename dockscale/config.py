@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """Each app answers at `<app_id>.<domain>`."""
     engine: str | None = None
     """Docker's address, such as unix:///var/run/docker.sock. Default: DOCKER_HOST, the context, the usual socket."""
+    only: str = ""
+    """A label, `name` or `name=value`: nothing without it is seen, so that several dockscales can share an engine."""
     network: str = ""
     """Network on which instances are reached, and copies of images made. Empty: an instance's first network."""
     interval: float = Field(10.0, gt=0)

@@ -103,8 +103,8 @@ class Scaler:
             app=app.app_id,
             before=decision.load.have,
             after=decision.instances,
-            reason=decision.reason,
-            held_by=list(decision.held_by),
+            reason=str(decision.reason),
+            held_by=[str(held) for held in decision.held_by],
             requests_per_minute=decision.load.requests,
             waiting=decision.load.waiting,
         )
@@ -252,7 +252,7 @@ class Scaler:
                 await probe.until_ready(*address, app.spec.startup_config.health_path)
                 return address
         except TimeoutError:
-            if instance.state is State.DRAINING:
+            if instance.lost or instance.state is State.DRAINING:
                 raise _StartFailed(instance.why) from None
             path = app.spec.startup_config.health_path
             asked = f"answer {path} with 2xx or 3xx" if path else "accept a connection"
@@ -336,7 +336,7 @@ class Scaler:
             return  # it was told to go before it was ready: no failure
         lines = await self._last_lines(instance)
         story = f"{instance.name}: {why}" + (f"; it wrote: {' | '.join(lines)}" if lines else "")
-        app.pool.lose(instance, why) if instance.lost else app.pool.drain(instance, why)
+        app.pool.drain(instance, why)
         app.start_failed(story)
         log.error("start_failed", app=app.app_id, instance=instance.name, why=why, last_lines=lines)
 

@@ -16,6 +16,7 @@ from dockscale import __version__, metrics
 from dockscale.admin import api
 from dockscale.config import Settings
 from dockscale.control import Control
+from dockscale.core.pool import Clock
 from dockscale.engine import Engine
 from dockscale.engine.docker import DockerEngine
 from dockscale.proxy.entry import Entry
@@ -52,7 +53,7 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, stop.set)
-    async with running(settings, DockerEngine(settings.engine, settings.network)) as dockscale:
+    async with running(settings, DockerEngine(settings.engine, settings.network, settings.only)) as dockscale:
         log.info(
             "serving", version=__version__, main=f"{settings.host}:{dockscale.main_port}",
             admin=f"{settings.admin_host}:{dockscale.admin_port}",
@@ -67,20 +68,23 @@ class _Stop(Exception):
 
 
 @asynccontextmanager
-async def running(settings: Settings, engine: Engine) -> AsyncIterator[Running]:
+async def running(settings: Settings, engine: Engine, clock: Clock = time.monotonic) -> AsyncIterator[Running]:
     """Everything built and listening; on the way out, in reverse: no new work, what is in flight, then the rest."""
     _check_admin(settings)
     upstream = Upstream(settings.connect_timeout, settings.response_timeout)
     try:
         async with asyncio.TaskGroup() as tasks, AsyncExitStack() as listeners:
-            dockscale = await _build(settings, engine, upstream, tasks, listeners)
+            dockscale = await _build(settings, engine, clock, upstream, tasks, listeners)
             yield dockscale
             dockscale.entry.closing = True
             dockscale.entry.close_tunnels()
             await listeners.aclose()
             raise _Stop
-    except* _Stop:
-        pass
+    except BaseExceptionGroup as group:
+        others = group.split(_Stop)[1]
+        if others is not None:
+            # The group is how tasks are ended here; whoever called wants the one error itself.
+            raise (others.exceptions[0] if len(others.exceptions) == 1 else others) from None
     finally:
         await upstream.close()
         await engine.close()
@@ -89,11 +93,11 @@ async def running(settings: Settings, engine: Engine) -> AsyncIterator[Running]:
 async def _build(
     settings: Settings,
     engine: Engine,
+    clock: Clock,
     upstream: Upstream,
     tasks: asyncio.TaskGroup,
     listeners: AsyncExitStack,
 ) -> Running:
-    clock = time.monotonic
     scaler = Scaler(engine, tasks, clock, network=settings.network, parallel_starts=settings.parallel_starts)
     registry = Registry(engine, scaler, clock, random.randrange, settings.domain)
     entry = Entry(

@@ -30,7 +30,7 @@ else
         say "installing python3-venv for pip"
         DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv >/dev/null 2>&1 || true
     fi
-    "$python" -I images/base/make.py $LOCAL >&2
+    "$python" -Es images/base/make.py $LOCAL >&2
     say "made $LOCAL"
     echo $LOCAL
 fi

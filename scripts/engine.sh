@@ -15,12 +15,15 @@ fail() {
 }
 
 answers() { command -v docker >/dev/null && timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
-wait_for_answer() { # $1: seconds
-    local end=$((SECONDS + $1))
-    until answers; do
-        [ "$SECONDS" -lt "$end" ] || return 1
-        sleep 0.1
-    done
+is_a() { # $1: process id, $2: its name. Dead ones that nobody has waited for (state Z) do not count.
+    local name state
+    { read -r _ name state _ <"/proc/$1/stat"; } 2>/dev/null || return 1
+    [ "$name" = "($2)" ] && [ "$state" != Z ]
+}
+dockerd_runs() {
+    local folder
+    for folder in /proc/[0-9]*; do is_a "${folder#/proc/}" dockerd && return 0; done
+    return 1
 }
 
 answers && exit 0
@@ -74,26 +77,42 @@ if ! command -v dockerd >/dev/null || ! command -v docker >/dev/null; then
 fi
 
 # --- Start -------------------------------------------------------------------------------------
+start_dockerd() {
+    # A killed dockerd leaves files with process ids. Where such a number now belongs to another process, or to
+    # one that is dead, the next dockerd does not start, or waits in vain.
+    sleep 0.2 # a killed dockerd's containerd ends a moment after it
+    is_a "$(cat /run/docker.pid 2>/dev/null)" dockerd || rm -f /run/docker.pid
+    is_a "$(cat /run/docker/containerd/containerd.pid 2>/dev/null)" containerd ||
+        rm -f /run/docker/containerd/containerd.pid
+    say "starting dockerd, its log is $LOG"
+    setsid nohup dockerd >"$LOG" 2>&1 </dev/null 9>&- &
+    started=$!
+}
+
+started=
+DEADLINE=$((SECONDS + WAIT))
 if [ -d /run/systemd/system ]; then
     say "starting docker through systemd"
     systemctl start docker 9>&- || fail "systemd could not start docker." "Look at: journalctl -u docker"
-elif pgrep -x dockerd >/dev/null; then
-    # A second dockerd on the same data would hang, so give the first its time.
+    started=systemd
+elif dockerd_runs; then
+    # It starts, or it is about to end. A second one on the same data would hang, so give it its time.
     say "a dockerd is running already, waiting for it"
-else
-    # A killed dockerd leaves its pid file; once the number belongs to another process, no dockerd starts any more.
-    for name in docker containerd; do
-        for file in /run/$name.pid /run/docker/$name/$name.pid; do
-            pid=$(cat "$file" 2>/dev/null) || continue
-            case "$(cat "/proc/$pid/comm" 2>/dev/null)" in dockerd | containerd) ;; *) rm -f "$file" ;; esac
-        done
-    done
-    say "starting dockerd, its log is $LOG"
-    setsid nohup dockerd >"$LOG" 2>&1 </dev/null 9>&- &
 fi
-wait_for_answer "$WAIT" || {
-    [ ! -s "$LOG" ] || tail -n 15 "$LOG" >&2
-    fail "no answer from the engine within $WAIT s." "Its log is $LOG (last lines above), or: journalctl -u docker" \
-        "If a dockerd hangs, end it (its process id: pgrep -x dockerd), then run this again."
-}
+until answers; do
+    case "$started" in
+    systemd) ;;
+    "") dockerd_runs || start_dockerd ;;
+    *) kill -0 "$started" 2>/dev/null || {
+        tail -n 15 "$LOG" >&2
+        fail "dockerd ended while it was starting; the end of its log ($LOG) is above."
+    } ;;
+    esac
+    [ "$SECONDS" -lt "$DEADLINE" ] || {
+        [ ! -s "$LOG" ] || tail -n 15 "$LOG" >&2
+        fail "no answer from the engine within $WAIT s." "Its log: $LOG (end of it above), or: journalctl -u docker" \
+            "If a dockerd hangs, end it (its process id: pgrep -x dockerd), then run this again."
+    }
+    sleep 0.1
+done
 say "ready: Docker $(docker version --format '{{.Server.Version}}')"

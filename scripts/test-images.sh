@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-BASE_IMAGE=$(scripts/base-image.sh)
+. scripts/build-env.sh
 
 build() { # $1: name of the image, then what 'docker build' gets; quiet unless it fails
     local name=$1 log
@@ -18,3 +18,10 @@ build() { # $1: name of the image, then what 'docker build' gets; quiet unless i
 }
 
 build dockscale-probe:test --label org.dockscale.test=true images/probe
+# By compose, which knows its labels: a running dockscale must find the same image that it knows.
+if ! log=$(scripts/compose.sh build hello 2>&1); then
+    echo "$log" | tail -n 25 >&2
+    echo "test images: dockscale-hello:local could not be built, see above. Can pip reach its index?" >&2
+    exit 1
+fi
+echo "test images: dockscale-hello:local (${SECONDS} s)"

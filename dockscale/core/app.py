@@ -20,6 +20,7 @@ from dockscale.core.pool import Clock, Instance, NoPlace, Pool, State
 from dockscale.core.spec import AppSpec
 
 JOURNAL = 200
+STRAGGLERS_S = 1.0
 
 
 class StartFailed(NoPlace):
@@ -81,6 +82,7 @@ class App:
         """Why the latest start failed; empty once one succeeds."""
         self._minute = Window(WINDOW_S)
         self._burst = Window(BURST_S)
+        self._burst_from = 0.0
         self._since = clock()
         self._busy_at = clock()
         self._alarm = inf
@@ -110,7 +112,7 @@ class App:
         """Count a request that reached the app, and tell whether a decision is due at once."""
         now = self._clock()
         self._busy_at = now
-        burst = self._burst.hit(now)
+        burst = self._burst.hit(now) if now >= self._burst_from else 0
         return (self._minute.hit(now) > self._alarm and now >= self._quiet_until) or burst >= self._burst_alarm
 
     def leave(self) -> None:
@@ -173,11 +175,17 @@ class App:
         self.pool.dismiss(AppGone(f"the app {self.app_id} was removed"))
 
     def started(self) -> None:
-        """Note that an instance proved ready. Those who waited for it were a backlog, not a rate that goes on."""
+        """Note that an instance proved ready.
+
+        Those who waited for the first one were a backlog, not a rate that goes on; if they were a crowd, so are its
+        stragglers, who come within the next second.
+        """
         self.failure = ""
         self.memory = after_good_start(self.memory)
         if self.pool.counts()[State.READY] == 0:
             self._burst.clear()
+            if self.pool.waiting >= BURST_REQUESTS:
+                self._burst_from = self._clock() + STRAGGLERS_S
 
     def start_failed(self, why: str) -> None:
         """Note a start that failed; if nothing else serves or comes, whoever waits is told."""

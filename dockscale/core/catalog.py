@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from dockscale.core.spec import INSTANCE_OF, MANAGED, AppSpec, SpecError, enabled, parse
+from dockscale.core.spec import APP_ID, INSTANCE_OF, MANAGED, AppSpec, SpecError, enabled, parse
 
 _PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
@@ -174,7 +174,8 @@ class _Reading:
         self._routes = {route: owner for route, owner in self._routes.items() if owner != app_id}
 
     def _refuse(self, template: Template, app_id: str, problems: Iterable[str]) -> None:
-        self.invalid.append(Invalid(describe(template), app_id or _default_id(template), tuple(problems)))
+        app_id = app_id or template.labels.get(APP_ID) or _default_id(template)
+        self.invalid.append(Invalid(describe(template), app_id, tuple(problems)))
 
 
 def _default_id(template: Template) -> str:

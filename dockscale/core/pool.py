@@ -49,6 +49,7 @@ class Instance:
         "lost",
         "managed",
         "name",
+        "on_loss",
         "pinned",
         "ready_at",
         "revision",
@@ -81,6 +82,8 @@ class Instance:
         """Called after each change that whoever looks after this instance may wait for."""
         self.goodbyes: set[Callable[[], None]] = set()
         """What ends the open sockets that would outlast a drain."""
+        self.on_loss: set[Callable[[], None]] = set()
+        """What interrupts requests that wait for an answer which will not come."""
         self._requests = Window(WINDOW_S)
 
     @property
@@ -196,7 +199,7 @@ class Pool:
 
     def ready(self, instance: Instance, address: Address) -> None:
         """Put a started instance into rotation and serve the line."""
-        if instance.state is not State.STARTING:
+        if instance.lost or instance.state is not State.STARTING:
             return
         instance.state = State.READY
         instance.address = address
@@ -215,9 +218,17 @@ class Pool:
         instance.changed()
 
     def lose(self, instance: Instance, why: str) -> None:
-        """Its container is gone: out of rotation, and nothing to wait for."""
+        """Its container is gone: out of rotation, and nothing to wait for.
+
+        One that was still starting counts as starting until that failure is noted, so that nobody starts another
+        before.
+        """
         instance.lost = True
-        self.drain(instance, why)
+        instance.why = why
+        if instance.state is State.READY:
+            self.drain(instance, why)
+        for interrupt in list(instance.on_loss):
+            interrupt()
         instance.changed()
 
     def finish(self, instance: Instance) -> None:

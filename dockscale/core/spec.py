@@ -18,6 +18,7 @@ from pydantic import (
 
 PREFIX = "dockscale."
 ENABLE = "dockscale.enable"
+APP_ID = "dockscale.app_id"
 # Written by dockscale on the copies it makes; never settings.
 MANAGED = "dockscale.managed"
 INSTANCE_OF = "dockscale.instance-of"

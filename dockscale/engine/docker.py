@@ -5,6 +5,8 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import aiodocker
@@ -37,27 +39,44 @@ _HOST_NOT_COPIED = {
 }
 
 
-class DockerEngine:
-    """One Docker daemon. `network` is where copies of images are attached (default: Docker's own bridge)."""
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    created: float
+    ports: tuple[int, ...]
+    auto_remove: bool = False
+    of_a_build: bool = False
+    """A step of `docker build`: it has the labels of the image that is being built, and is no app."""
 
-    def __init__(self, url: str | None = None, network: str = "") -> None:
+
+class DockerEngine:
+    """One Docker daemon.
+
+    `network` is where copies of images are attached (default: Docker's own bridge). With `only`, a label as `name` or
+    `name=value`, nothing without that label is seen.
+    """
+
+    def __init__(self, url: str | None = None, network: str = "", only: str = "") -> None:
         self._docker = _connect(url)
         self._network = network
-        # What a listing leaves out and never changes: exposed ports, auto-remove; by container or image id.
-        self._fixed: dict[str, tuple[tuple[int, ...], bool]] = {}
+        self._only = [only] if only else []
+        # What a listing leaves out and never changes, by container or image id.
+        self._fixed: dict[str, _Fixed] = {}
+        # Ids whose end was told. Listings go on calling them running for up to 50 ms, until networks are cleaned up.
+        self._dead: set[str] = set()
 
     async def list(self) -> Listing:
         with _translated():
             summaries: dict[str, Any] = {}
             for label in (ENABLE, MANAGED):
-                summaries |= {each["Id"]: each for each in await self._summaries({"label": [label]})}
+                summaries |= {each["Id"]: each for each in await self._summaries({"label": [label, *self._only]})}
             containers = [await self._container(summary) for summary in summaries.values()]
-            labelled = await self._docker.images.list(filters={"label": [ENABLE]})
+            labelled = await self._docker.images.list(filters={"label": [ENABLE, *self._only]})
             # An untagged image has been replaced by a newer build.
             images = [await self._image(summary) for summary in labelled if summary.get("RepoTags")]
         listing = Listing(tuple(c for c in containers if c), tuple(i for i in images if i))
         known = {c.id for c in listing.containers} | {i.id for i in listing.images}
         self._fixed = {key: value for key, value in self._fixed.items() if key in known}
+        self._dead &= known
         return listing
 
     async def inspect(self, container_id: str) -> Container:
@@ -90,6 +109,7 @@ class DockerEngine:
             return copy.id
 
     async def start(self, container_id: str) -> None:
+        self._dead.discard(container_id)
         with _translated():
             await self._docker.containers.container(container_id).start()
 
@@ -143,12 +163,22 @@ class DockerEngine:
         )
         try:
             while (event := await told.get()) is not None:
-                labels = (event.get("Actor") or {}).get("Attributes") or {}
-                if event.get("Type") == "image" or any(label.startswith(PREFIX) for label in labels):
+                if self._concerns(event):
                     yield Event.CHANGED
         finally:
             run.cancel()
             await asyncio.gather(run, return_exceptions=True)
+
+    def _concerns(self, event: dict[str, Any]) -> bool:
+        if event.get("Type") == "image":
+            return True
+        if event["Action"] == "die":
+            self._dead.add(event["Actor"]["ID"])
+        elif event["Action"] == "start":
+            self._dead.discard(event["Actor"]["ID"])
+        labels: dict[str, str] = event["Actor"]["Attributes"]
+        said = {*labels, *(f"{name}={value}" for name, value in labels.items())}
+        return said.issuperset(self._only) and any(label.startswith(PREFIX) for label in labels)
 
     async def _summaries(self, filters: dict[str, Any]) -> tuple[dict[str, Any], ...]:
         listed = await self._docker.containers.list(all=True, filters=json.dumps(filters))
@@ -166,22 +196,31 @@ class DockerEngine:
                 if error.status == 404:
                     return None  # removed since it was listed
                 raise
-            self._fixed[container_id] = _exposed(shown["Config"]), bool(shown["HostConfig"].get("AutoRemove"))
-        ports, auto_remove = self._fixed[container_id]
+            self._fixed[container_id] = _Fixed(
+                _unix(shown["Created"]),
+                _exposed(shown["Config"]),
+                bool(shown["HostConfig"].get("AutoRemove")),
+                # People and compose name their images; a build, as dockscale, has only ids between its steps.
+                shown["Config"]["Image"].startswith("sha256:") and MANAGED not in shown["Config"]["Labels"],
+            )
+        fixed = self._fixed[container_id]
+        if fixed.of_a_build:
+            return None
         networks = (summary.get("NetworkSettings") or {}).get("Networks") or {}
+        dead = container_id in self._dead and summary["State"] == "running"
         mode = (summary.get("HostConfig") or {}).get("NetworkMode", "default")
         return Container(
             id=container_id,
             name=_own_name(summary),
             labels=summary.get("Labels") or {},
-            state=summary["State"],
-            created=float(summary["Created"]),
+            state="exited" if dead else summary["State"],
+            created=fixed.created,
             image_id=summary.get("ImageID", ""),
-            ports=ports,
-            addresses={"host": "127.0.0.1"} if mode == "host" else _addresses(networks),
+            ports=fixed.ports,
+            addresses={} if dead else {"host": "127.0.0.1"} if mode == "host" else _addresses(networks),
             network_mode=mode,
             health=_health(summary.get("Status", "")),
-            auto_remove=auto_remove,
+            auto_remove=fixed.auto_remove,
         )
 
     async def _image(self, summary: dict[str, Any]) -> Image | None:
@@ -193,13 +232,13 @@ class DockerEngine:
                 if error.status == 404:
                     return None
                 raise
-            self._fixed[image_id] = _exposed(shown["Config"] or {}), False
+            self._fixed[image_id] = _Fixed(_unix(shown["Created"]), _exposed(shown["Config"] or {}))
         return Image(
             id=image_id,
             name=sorted(summary["RepoTags"])[0],
             labels=summary.get("Labels") or {},
-            created=float(summary["Created"]),
-            ports=self._fixed[image_id][0],
+            created=self._fixed[image_id].created,
+            ports=self._fixed[image_id].ports,
         )
 
 
@@ -237,6 +276,14 @@ def _copied(shown: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     networks = shown["NetworkSettings"]["Networks"] or {}
     first = "bridge" if mode == "default" else mode
     return config, tuple(name for name in networks if name != first)
+
+
+def _unix(created: str) -> float:
+    """Time of creation, finer than the whole seconds of a listing; images may have none."""
+    try:
+        return datetime.fromisoformat(created).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _exposed(config: dict[str, Any]) -> tuple[int, ...]:

@@ -24,6 +24,8 @@ class Program:
     serve: Callable[[str], web.Application]
     boot_s: float = 0.0
     """Seconds from start until the port accepts."""
+    gate: asyncio.Event | None = None
+    """If set, the port does not accept before this is set either."""
     exits: str | None = None
     """If set, the program writes this line and exits as soon as it is started."""
     start_s: float = 0.0
@@ -203,6 +205,8 @@ class MemoryEngine:
 
     async def _boot(self, box: _Box, address: str) -> None:
         await asyncio.sleep(box.program.boot_s)
+        if box.program.gate is not None:
+            await box.program.gate.wait()
         box.runner = web.AppRunner(box.program.serve(box.container.name), access_log=None, shutdown_timeout=0)
         await box.runner.setup()
         await web.TCPSite(box.runner, address, box.container.ports[0]).start()
@@ -216,5 +220,8 @@ class MemoryEngine:
             box.boot.cancel()
             await asyncio.gather(box.boot, return_exceptions=True)
         if box.runner is not None:
-            await box.runner.cleanup()
-            box.runner = None
+            runner, box.runner = box.runner, None
+            for connection in runner.server.connections if runner.server else ():
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await runner.cleanup()

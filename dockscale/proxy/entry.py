@@ -217,7 +217,7 @@ class Entry:
         exchange.app.stats.queue_wait.add(placed - exchange.arrived)
         request = exchange.request
         upstream = await self._upstream.send(
-            lease.instance.address,
+            lease.instance,
             request.method,
             exchange.route.path,
             self._forwarded(exchange),

@@ -7,12 +7,13 @@ libraries these need, a shell, and the certificates this machine trusts. It goes
 into `docker import`.
 """
 
+# ruff: noqa: S603, S606, S607  # it runs this machine's own tools, and no one else gives it arguments
+
 from __future__ import annotations
 
 import importlib.util
 import io
 import os
-import py_compile
 import re
 import shutil
 import site
@@ -25,13 +26,31 @@ import time
 import zipfile
 from pathlib import Path
 
+from bytecode import LEFT_OUT, compiled
+
 VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"  # where the image keeps them
 # Distributions patch a Python that lives in /usr to know that place; any other one can be moved.
 IMAGE_PREFIX = "/usr" if sys.base_prefix == "/usr" else "/usr/local"
-LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3"}
-LEFT_OUT_FILES = re.compile(r"_tkinter\.|EXTERNALLY-MANAGED$|\.opt-\d\.pyc$|\.a$")
-WITHOUT_BUSYBOX = "sh cat ls mkdir rm cp mv chmod chown sleep env grep sed id hostname ps tar wget".split()
+LEFT_OUT_HERE = LEFT_OUT | {"site-packages", "dist-packages"}
+LEFT_OUT_FILES = re.compile(r"_tkinter\.|EXTERNALLY-MANAGED$|\.pyc$|\.a$")
+WITHOUT_BUSYBOX = (
+    "sh",
+    "cat",
+    "ls",
+    "mkdir",
+    "rm",
+    "cp",
+    "mv",
+    "chmod",
+    "chown",
+    "sleep",
+    "env",
+    "grep",
+    "sed",
+    "id",
+    "tar",
+)
 
 
 def fail(message: str) -> None:
@@ -42,7 +61,9 @@ class Image:
     """The tar stream, and which shared libraries the files in it will need."""
 
     def __init__(self, stream: io.RawIOBase) -> None:
-        self.tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT)
+        self.tar = tarfile.open(  # noqa: SIM115  # closed by close()
+            fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT
+        )
         self.names: set[str] = set()
         self.binaries: list[str] = []
         self.scratch = Path(tempfile.mkdtemp())
@@ -80,24 +101,15 @@ class Image:
     def package(self, name: str, source: str) -> None:
         """A folder of Python modules, each with its compiled form, which makes imports much faster."""
         for folder, folders, files in os.walk(source):
-            folders[:] = sorted(f for f in folders if f not in LEFT_OUT and not f.startswith("config-"))
+            folders[:] = sorted(f for f in folders if f not in LEFT_OUT_HERE and not f.startswith("config-"))
             inside = os.path.join(name, os.path.relpath(folder, source))
             for file in sorted(files):
                 path = os.path.join(folder, file)
+                inner = os.path.normpath(os.path.join(inside, file))
                 if not LEFT_OUT_FILES.search(file) and os.path.isfile(path):
-                    self.file(os.path.normpath(os.path.join(inside, file)), path)
-                if file.endswith(".py"):
-                    self._compiled(os.path.normpath(os.path.join(inside, file)), path)
-
-    def _compiled(self, name: str, path: str) -> None:
-        cached = importlib.util.cache_from_source(path)
-        if os.path.isfile(cached):
-            return  # copied like any other file
-        try:
-            made = py_compile.compile(path, cfile=str(self.scratch / "made.pyc"), dfile="/" + name, doraise=True)
-        except py_compile.PyCompileError:
-            return  # a template or a test of the compiler; nobody imports it
-        self.bytes(importlib.util.cache_from_source(name), Path(made).read_bytes())
+                    self.file(inner, path)
+                if file.endswith(".py") and (code := compiled(path, shown_as=inner)):
+                    self.bytes(importlib.util.cache_from_source(inner), code)
 
     def close(self) -> None:
         self.tar.close()
@@ -121,9 +133,9 @@ def add_python(image: Image) -> None:
     else:
         with zipfile.ZipFile(find_pip_wheel()) as wheel:
             source = str(image.scratch / "wheel")
-            wheel.extractall(source)
+            wheel.extractall(source)  # noqa: S202  # Python's own
         image.package(modules, source)
-    script = f"#!{bin_folder}/python3\nimport sys\nfrom pip._internal.cli.main import main\nsys.exit(main())\n"
+    script = f"#!{bin_folder}/python3\nfrom pip._internal.cli.main import main\nraise SystemExit(main())\n"
     image.bytes("/usr/local/bin/pip", script.encode(), 0o755)
     image.link("/usr/local/bin/pip3", "pip")
 
@@ -132,8 +144,8 @@ def find_pip_wheel() -> Path:
     bundled = Path(sysconfig.get_path("stdlib")) / "ensurepip" / "_bundled"
     wheels = [*bundled.glob("pip-*.whl"), *Path("/usr/share/python-wheels").glob("pip-*.whl")]
     if not wheels:
-        fail(f"{sys.executable} has no pip. Install it (Debian, Ubuntu: apt-get install python3-venv), then try again.")
-    return wheels[-1]
+        fail(f"{sys.executable} has no pip. On Debian and Ubuntu: apt-get install python3-venv")
+    return wheels[0]
 
 
 def add_tools(image: Image) -> None:
@@ -171,7 +183,7 @@ def add_libraries(image: Image) -> None:
     for name, path in sorted(wanted.items()):
         image.file(f"{folder}/{name}", os.path.realpath(path), 0o755)
     if loader:
-        image.file(f"/usr{loader}" if not loader.startswith("/usr") else loader, os.path.realpath(loader), 0o755)
+        image.file("/usr" + loader.removeprefix("/usr"), os.path.realpath(loader), 0o755)
 
 
 def libc_folder(wanted: dict[str, str]) -> str:
@@ -187,12 +199,13 @@ def add_system(image: Image) -> None:
     image.folder("/root", 0o700)
     image.folder("/tmp", 0o1777)  # noqa: S108  # a folder inside the image
     image.folder("/var/tmp", 0o1777)  # noqa: S108
-    image.bytes("/etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n")
+    users = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
+    image.bytes("/etc/passwd", users)
     image.bytes("/etc/group", b"root:x:0:\nnogroup:x:65534:\n")
     image.bytes("/etc/nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files dns\n")
     # The machine's own list, so that what it trusts (a company's proxy, say) is trusted in builds too.
-    places = (os.environ.get("SSL_CERT_FILE"), CERTIFICATES, "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
-    for place in places:
+    usual = (CERTIFICATES, "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+    for place in (os.environ.get("SSL_CERT_FILE"), *usual):
         if place and os.path.isfile(place):
             image.bytes(CERTIFICATES, Path(place).read_bytes())
             return
@@ -201,13 +214,13 @@ def add_system(image: Image) -> None:
 
 def main() -> None:
     if sys.prefix != sys.base_prefix:  # in a virtual environment: use the Python that it was made from
-        os.execv(sys._base_executable, [sys._base_executable, "-I", __file__, *sys.argv[1:]])
+        os.execv(sys._base_executable, [sys._base_executable, "-Es", __file__, *sys.argv[1:]])
     if len(sys.argv) != 2:
         fail("usage: make.py IMAGE_NAME")
     if sys.platform != "linux":
         fail("can only be made on Linux. Run 'docker pull python:3.12-slim' where a registry can be reached.")
     if sys.version_info < (3, 11):  # noqa: UP036  # this script may be started with any Python
-        fail(f"{sys.executable} is {sys.version.split()[0]}; 3.11 or newer is needed (PYTHON=/path/to/python3).")
+        fail(f"{sys.executable} is too old; 3.11 or newer is needed: set PYTHON=/path/to/python3")
 
     settings = {
         "PATH": "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin",
@@ -215,10 +228,10 @@ def main() -> None:
         "SSL_CERT_FILE": CERTIFICATES,
         "PIP_CERT": CERTIFICATES,
     }
-    changes = [f"--change=ENV {key}={value}" for key, value in settings.items()] + ['--change=CMD ["python3"]']
-    docker = subprocess.Popen(
-        ["docker", "import", *changes, "-", sys.argv[1]], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
+    changes = [f"--change=ENV {key}={value}" for key, value in settings.items()]
+    changes.append('--change=CMD ["python3"]')
+    command = ["docker", "import", *changes, "-", sys.argv[1]]
+    docker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
         image = Image(docker.stdin)
         add_system(image)

@@ -1,0 +1,42 @@
+# 'make' alone lists what there is. The longer steps are in scripts/.
+.DEFAULT_GOAL := help
+.PHONY: help venv dev run stop logs test test-fast check format docs bench clean images
+PY := .venv/bin/python
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Stamps: pip runs again only when what it reads has changed.
+.venv/.runtime: pyproject.toml constraints.txt
+	@scripts/venv.sh && touch $@
+.venv/.dev: pyproject.toml constraints.txt
+	@scripts/venv.sh dev && touch $@ .venv/.runtime
+
+venv: .venv/.runtime ## .venv with what dockscale needs
+dev: .venv/.dev ## .venv with what its tests and checks need, too
+
+run: venv ## build and start dockscale and the demo app, say what to try
+	@scripts/run.sh
+stop: ## stop dockscale and all it started; images stay
+	@scripts/stop.sh
+logs: ## follow dockscale's log
+	@scripts/compose.sh logs -f dockscale
+
+images: dev # what the engine tests start
+	@scripts/engine.sh && scripts/test-images.sh
+test: images ## all tests (starts an engine if none answers)
+	@$(PY) -m pytest
+test-fast: dev ## the tests that need no engine
+	@$(PY) -m pytest -m "not engine"
+check: dev ## lint, format and types, without changing anything
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+format: dev ## format the code, repair what can be repaired
+	@.venv/bin/ruff check --fix . && .venv/bin/ruff format .
+docs: venv ## write docs/labels.md and docs/settings.md from the code
+	@.venv/bin/dockscale labels --markdown > docs/labels.md
+	@.venv/bin/dockscale settings --markdown > docs/settings.md
+bench: images ## measure cold starts
+	@$(PY) bench/cold_start.py
+clean: ## remove .venv and what tools have left behind
+	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,467 @@
+"""One app at run time: what it measures, when it asks for a decision, what it remembers."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockscale.core.app import JOURNAL, App, AppGone, Failing, Histogram, StartFailed
+from dockscale.core.catalog import Container
+from dockscale.core.policy import Held, Memory, Reason, decide, victims
+from dockscale.core.pool import Instance, Turn
+from dockscale.core.spec import AppSpec, Autoscaling
+from tests.support.clock import ManualClock
+
+# With the defaults one instance should serve 100 a minute; above 90 it is busy, and 10 in six seconds are a burst.
+TEMPLATE = Container(id="v1", name="web")
+
+
+def spec_of(*, lazy: bool = True, **autoscaling: Any) -> AppSpec:
+    return AppSpec(app_id="web", port=8000, lazy=lazy, autoscaling=Autoscaling(**autoscaling))
+
+
+def app_of(clock: ManualClock, *ready: str, lazy: bool = True, **autoscaling: Any) -> App:
+    """An app with these instances ready, watched for long."""
+    app = App(spec_of(lazy=lazy, **autoscaling), TEMPLATE, clock, lambda n: 0)
+    for name in ready:
+        make_ready(app, launched(app, name))
+    clock.advance(1000)
+    return app
+
+
+def launched(app: App, name: str, revision: str = "v1") -> Instance:
+    instance = Instance(name, revision=revision)
+    app.pool.launch(instance)
+    return instance
+
+
+def make_ready(app: App, instance: Instance) -> None:
+    app.pool.ready(instance, ("10.0.0.1", 8000))
+
+
+def waiting(app: App) -> Turn:
+    turn = Turn(lambda: None)
+    app.pool.wait(turn)
+    return turn
+
+
+def spread(app: App, clock: ManualClock, requests: int, seconds: float) -> list[bool]:
+    """Let this many arrive, evenly over this time."""
+    due = []
+    for _ in range(requests):
+        clock.advance(seconds / requests)
+        due.append(app.arrive())
+    return due
+
+
+# When a decision is due.
+
+
+def test_arrivals_below_the_line_ask_for_no_decision() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", "b", min_instances=2)
+    app.decide()
+
+    assert not any(spread(app, clock, 180, 59.0))
+    assert app.load().requests == 180
+
+
+def test_the_arrival_that_crosses_the_line_asks_for_a_decision() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", "b", min_instances=2)
+    app.decide()
+    spread(app, clock, 180, 59.0)
+
+    assert app.arrive() is True
+    assert (app.decide().reason, app.load().requests) == (Reason.BUSY, 181)
+
+
+def test_the_line_moves_up_with_what_was_decided() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", "b", min_instances=2)
+    app.decide()
+    spread(app, clock, 181, 59.0)
+    assert app.decide().start == 1
+    launched(app, "c")
+
+    assert app.arrive() is False
+
+
+def test_a_scale_up_that_is_held_back_is_not_asked_for_again_until_it_may_go() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", "b", min_instances=2, scale_up_cooldown=100)
+    app.memory = Memory(awake=True, last_up=clock())
+    app.decide()
+    assert not any(spread(app, clock, 180, 45.0))
+    assert app.arrive() is True
+    held = app.decide()
+    assert (held.held_by, held.recheck_at) == ((Held.UP_COOLDOWN,), clock() + 55)
+
+    assert not any(spread(app, clock, 216, 54.0))
+    clock.advance(1)
+    assert app.arrive() is True
+    assert app.decide().start == 1
+
+
+def test_a_burst_asks_for_a_decision_long_before_the_minute_does() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a")
+    app.decide()
+
+    assert spread(app, clock, 10, 3.0) == [False] * 9 + [True]
+    assert app.decide().reason is Reason.BURST
+
+
+def test_a_burst_asks_for_a_decision_even_while_a_scale_up_is_held_back() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", "b", min_instances=2)
+    app.memory = Memory(awake=True, last_up=clock())
+    app.decide()
+    spread(app, clock, 181, 59.0)
+    assert app.decide().held_by == (Held.UP_COOLDOWN,)
+    clock.advance(6)
+
+    assert spread(app, clock, 28, 0.5) == [False] * 27 + [True]
+
+
+def test_an_app_at_its_max_asks_for_no_decision() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", max_instances=1)
+    app.decide()
+
+    assert not any(spread(app, clock, 500, 10.0))
+
+
+def test_an_app_without_a_ready_instance_leaves_it_to_those_who_find_no_place() -> None:
+    clock = ManualClock()
+    app = app_of(clock)
+    app.decide()
+
+    assert not any(spread(app, clock, 500, 10.0))
+
+
+@given(steps=st.lists(st.tuples(st.floats(0, 20), st.integers(1, 40)), max_size=25))
+def test_an_arrival_that_asks_for_no_decision_would_have_changed_nothing(steps: list[tuple[float, int]]) -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_requests_per_instance=20, max_instances=6, scale_up_cooldown=30)
+    act(app)
+    for pause, requests in steps:
+        clock.advance(pause)
+        for _ in range(requests):
+            if app.arrive():
+                act(app)
+
+            assert decide(app.spec, app.load(), app.memory, clock())[0].start == 0
+
+
+def act(app: App) -> None:
+    """Do at once what is decided."""
+    decision = app.decide()
+    for instance in victims(app.pool.candidates(), decision.stop, 0.0):
+        app.pool.finish(instance)
+    for number in range(decision.start):
+        make_ready(app, launched(app, f"{len(app.journal)}-{app.stats.decisions.total()}-{number}"))
+    if decision.changes:
+        app.decide()
+
+
+# What it measures.
+
+
+def test_the_load_shows_the_pool_and_the_windows() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", "b", max_concurrency=1)
+    launched(app, "c")
+    drained = launched(app, "d")
+    app.pool.drain(drained, "quiet")
+    for _ in range(3):
+        app.arrive()
+    clock.advance(10)
+    for _ in range(2):
+        app.arrive()
+        assert app.pool.claim() is not None
+    waiting(app)
+    load = app.load()
+
+    assert (load.ready, load.starting, load.draining) == (2, 1, 1)
+    assert (load.in_flight, load.waiting) == (2, 1)
+    assert (load.requests, load.burst) == (5, 2)
+    assert (load.idle_s, load.observed_s) == (0.0, 1010.0)
+
+
+def test_idle_time_is_counted_from_the_end_of_the_last_request() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a")
+    app.arrive()
+    lease = app.pool.claim()
+    assert lease is not None
+    clock.advance(100)
+    assert app.load().idle_s == 0.0
+    lease.release()
+    app.leave()
+    clock.advance(7)
+
+    assert app.load().idle_s == 7.0
+
+
+def test_idle_time_of_an_app_that_nobody_asked_for_is_counted_from_the_beginning() -> None:
+    clock = ManualClock()
+    app = app_of(clock)
+
+    assert app.load().idle_s == 1000.0
+    app.arrive()
+    clock.advance(3)
+    assert app.load().idle_s == 3.0
+
+
+def test_instances_of_an_earlier_template_are_stale_and_those_that_serve_nobody_first() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", "b")
+    launched(app, "c")
+    assert app.load().stale == 0
+    assert app.pool.claim() is not None
+    app.follow(app.spec, Container(id="v2", name="web"))
+    make_ready(app, launched(app, "d", revision="v2"))
+    load = app.load()
+
+    assert (load.stale, load.stale_ready, load.ready, load.starting) == (3, 2, 3, 1)
+    order = [instance.name for instance in app.stale()]
+    assert order[0] == "c"
+    busy = next(instance.name for instance in app.pool if instance.in_flight)
+    assert order[-1] == busy
+    app.pool.drain(app.pool.instances["c"], "rollout")
+    assert app.load().stale == 2
+
+
+# What it follows.
+
+
+def test_new_settings_hold_for_the_pool() -> None:
+    app = app_of(ManualClock())
+    app.follow(spec_of(max_concurrency=3, max_queue=7), Container(id="v2", name="web"))
+
+    assert (app.pool.max_concurrency, app.pool.max_queue, app.template.id) == (3, 7, "v2")
+
+
+def test_new_settings_that_make_room_serve_those_who_wait() -> None:
+    app = app_of(ManualClock(), "a", max_concurrency=1)
+    assert app.pool.claim() is not None
+    turn = waiting(app)
+    app.follow(spec_of(max_concurrency=5), TEMPLATE)
+
+    assert turn.lease is not None
+    assert repr(app) == "<App web <Pool ready=1 | in_flight=2 waiting=0>>"
+
+
+def test_an_app_that_is_not_lazy_is_awake_from_the_beginning() -> None:
+    assert app_of(ManualClock(), lazy=False, min_instances=2).decide().start == 2
+    assert app_of(ManualClock(), lazy=True, min_instances=2).decide().reason is Reason.ASLEEP
+
+
+# What it decides and notes.
+
+
+def test_a_decision_repeated_without_change_is_noted_once_and_as_of_now() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a")
+    for _ in range(5):
+        clock.advance(10)
+        app.decide()
+
+    assert [decision.at for decision in app.journal] == [clock()]
+    assert app.decision is app.journal[-1]
+    assert app.stats.decisions.total() == 5
+
+
+def test_a_decision_that_changed_something_stays_noted() -> None:
+    clock = ManualClock()
+    app = app_of(clock)
+    waiting(app)
+    app.decide()
+    launched(app, "a")
+    clock.advance(10)
+    app.decide()
+    clock.advance(10)
+    app.decide()
+
+    assert [(decision.reason, decision.start) for decision in app.journal] == [(Reason.WAKE, 1), (Reason.WAKE, 0)]
+
+
+def test_the_journal_is_bounded() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a")
+    for turn in range(JOURNAL + 50):
+        clock.advance(61)
+        spread(app, clock, 40 if turn % 2 else 0, 1.0)
+        app.decide()
+
+    assert len(app.journal) == JOURNAL
+    assert app.journal[-1].at == clock()
+
+
+def test_an_app_before_its_first_decision_has_none() -> None:
+    assert app_of(ManualClock()).decision is None
+
+
+# Starts that work and starts that do not.
+
+
+def test_the_backlog_of_a_start_is_no_burst() -> None:
+    clock = ManualClock()
+    app = app_of(clock)
+    spread(app, clock, 50, 2.0)
+    instance = launched(app, "a")
+    app.started()
+    make_ready(app, instance)
+
+    assert (app.load().burst, app.load().requests) == (0, 50)
+    assert app.decide().start == 0
+
+
+def test_the_stragglers_of_a_crowd_that_waited_are_no_burst_either() -> None:
+    clock = ManualClock()
+    app = app_of(clock)
+    turns = [waiting(app) for _ in range(10)]
+    instance = launched(app, "a")
+    app.started()
+    make_ready(app, instance)
+    app.decide()
+
+    assert not any(spread(app, clock, 40, 0.9))
+    assert (app.load().burst, app.load().requests) == (0, 40)
+    assert all(turn.lease for turn in turns)
+
+
+def test_after_the_stragglers_of_a_crowd_a_burst_is_a_burst() -> None:
+    clock = ManualClock()
+    app = app_of(clock)
+    for _ in range(10):
+        waiting(app)
+    instance = launched(app, "a")
+    app.started()
+    make_ready(app, instance)
+    app.decide()
+    clock.advance(1)
+
+    assert spread(app, clock, 10, 0.5)[-1] is True
+    assert app.load().burst == 10
+
+
+def test_those_who_come_right_after_fewer_than_a_crowd_may_be_a_burst() -> None:
+    clock = ManualClock()
+    app = app_of(clock)
+    for _ in range(9):
+        waiting(app)
+    instance = launched(app, "a")
+    app.started()
+    make_ready(app, instance)
+    app.decide()
+
+    assert spread(app, clock, 10, 0.5)[-1] is True
+
+
+def test_a_further_instance_that_gets_ready_hides_no_burst() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a")
+    spread(app, clock, 50, 2.0)
+    app.started()
+
+    assert app.load().burst == 50
+
+
+def test_a_start_that_failed_tells_those_who_wait_if_nothing_else_comes() -> None:
+    app = app_of(ManualClock())
+    turn = waiting(app)
+    app.pool.drain(launched(app, "a"), "failed")
+    app.start_failed("a: it exited at once")
+
+    assert isinstance(turn.error, StartFailed)
+    assert str(turn.error) == "a: it exited at once"
+    assert (app.pool.waiting, app.stats.start_failures, app.failure) == (0, 1, "a: it exited at once")
+
+
+def test_a_start_that_failed_lets_those_wait_on_for_whom_another_comes() -> None:
+    app = app_of(ManualClock())
+    turn = waiting(app)
+    launched(app, "b")
+    app.start_failed("a: it exited at once")
+
+    assert turn.error is None
+    assert app.pool.waiting == 1
+
+
+def test_while_a_start_is_not_due_a_request_is_spared_the_wait() -> None:
+    clock = ManualClock()
+    app = app_of(clock)
+    app.check()
+    app.start_failed("it exited at once")
+    app.start_failed("it exited again")
+    clock.advance(0.5)
+
+    with pytest.raises(Failing, match="it exited again") as caught:
+        app.check()
+    assert caught.value.retry_after == 1.5
+    clock.advance(1.5)
+    app.check()
+
+
+def test_while_an_instance_is_there_or_coming_nobody_is_sent_away() -> None:
+    app = app_of(ManualClock())
+    app.start_failed("it exited at once")
+    instance = launched(app, "a")
+    app.check()
+    make_ready(app, instance)
+    app.check()
+    app.pool.drain(instance, "quiet")
+
+    with pytest.raises(Failing):
+        app.check()
+
+
+def test_a_start_that_works_forgets_the_failure() -> None:
+    app = app_of(ManualClock())
+    app.start_failed("it exited at once")
+    app.started()
+    app.check()
+
+    assert app.failure == ""
+    assert app.stats.start_failures == 1
+
+
+def test_a_retired_app_gives_no_places() -> None:
+    app = app_of(ManualClock())
+    turn = waiting(app)
+    app.retire()
+
+    assert isinstance(turn.error, AppGone)
+    with pytest.raises(AppGone, match="the app web was removed"):
+        app.check()
+
+
+# How long things took.
+
+
+@pytest.mark.parametrize(
+    ("value", "bucket"),
+    [(0.0, 0), (0.005, 0), (0.0051, 1), (0.01, 1), (1.0, 7), (59.9, 12), (60.0, 12), (60.1, 13), (1e9, 13)],
+)
+def test_a_duration_falls_into_the_first_bucket_that_is_not_below_it(value: float, bucket: int) -> None:
+    histogram = Histogram()
+    histogram.add(value)
+
+    assert histogram.buckets == [int(number == bucket) for number in range(14)]
+    assert histogram.sum == value
+
+
+def test_a_histogram_adds_up() -> None:
+    histogram = Histogram()
+    for value in (0.5, 0.25, 2.0, 100.0):
+        histogram.add(value)
+
+    assert sum(histogram.buckets) == 4
+    assert histogram.sum == 102.75
+
+
+def test_an_app_reads_as_a_status_line() -> None:
+    assert repr(app_of(ManualClock(), "a")) == "<App web <Pool ready=1 | in_flight=0 waiting=0>>"

@@ -1,0 +1,695 @@
+"""How many instances there should be and why: stories over a moved `now`, and what holds whatever comes."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from dockscale.core.load import Load
+from dockscale.core.policy import (
+    Decision,
+    Held,
+    Memory,
+    Reason,
+    Rollout,
+    after_failed_start,
+    after_good_start,
+    decide,
+    rollout,
+    victims,
+)
+from dockscale.core.spec import AppSpec, Autoscaling, StartupConfig
+
+# With the defaults one instance should serve 100 a minute: above 90 it is busy, below 30 quiet.
+AWAKE = Memory(awake=True)
+
+
+def app(*, stop_after_inactive: float = 0, lazy: bool = True, **autoscaling: Any) -> AppSpec:
+    return AppSpec(
+        app_id="web",
+        port=8000,
+        lazy=lazy,
+        autoscaling=Autoscaling(**autoscaling),
+        startup_config=StartupConfig(stop_after_inactive=stop_after_inactive),
+    )
+
+
+def load(**facts: Any) -> Load:
+    """A load that has been watched for long."""
+    return Load(**{"observed_s": 1000.0, **facts})
+
+
+class Story:
+    """One app through time: each decision remembers what the one before left behind."""
+
+    def __init__(self, spec: AppSpec, memory: Memory = AWAKE) -> None:
+        self.spec = spec
+        self.memory = memory
+
+    def at(self, now: float, **facts: Any) -> Decision:
+        decision, self.memory = decide(self.spec, load(**facts), self.memory, now)
+        return decision
+
+    def start_fails(self, now: float) -> None:
+        self.memory = after_failed_start(self.memory, now)
+
+    def start_works(self) -> None:
+        self.memory = after_good_start(self.memory)
+
+
+def told(decision: Decision) -> tuple[int, int, Reason, tuple[Held, ...]]:
+    return decision.start, decision.stop, decision.reason, decision.held_by
+
+
+# From nothing to the first instance.
+
+
+def test_an_app_that_nobody_asks_for_stays_asleep() -> None:
+    story = Story(app(min_instances=2), Memory())
+
+    assert told(story.at(0)) == (0, 0, Reason.ASLEEP, ())
+
+
+@pytest.mark.parametrize(
+    ("min_instances", "waiting", "expected"),
+    [(1, 1, 1), (1, 500, 1), (0, 500, 1), (3, 500, 3)],
+    ids=["one request", "a crowd", "min 0", "min 3"],
+)
+def test_the_first_requests_start_min_instances_and_at_least_one(
+    min_instances: int, waiting: int, expected: int
+) -> None:
+    story = Story(app(min_instances=min_instances), Memory())
+
+    assert told(story.at(0, waiting=waiting, requests=waiting)) == (expected, 0, Reason.WAKE, ())
+
+
+def test_a_crowd_that_waits_for_a_starting_instance_starts_no_other() -> None:
+    story = Story(app(), Memory())
+    story.at(0, waiting=1, requests=1)
+
+    assert told(story.at(1, waiting=500, requests=500, starting=1)) == (0, 0, Reason.WAKE, ())
+
+
+def test_a_request_at_a_sleeping_app_waits_for_no_cooldown() -> None:
+    story = Story(app(), Memory(last_up=0.0, last_down=0.0))
+
+    assert told(story.at(1, waiting=1)) == (1, 0, Reason.WAKE, ())
+
+
+def test_an_app_that_is_not_lazy_has_its_minimum_without_a_request() -> None:
+    story = Story(app(min_instances=2, lazy=False))
+
+    assert told(story.at(0)) == (2, 0, Reason.MINIMUM, ())
+
+
+def test_an_app_that_is_awake_gets_a_lost_instance_back_without_cooldown() -> None:
+    story = Story(app(min_instances=3), Memory(awake=True, last_up=0.0))
+
+    assert told(story.at(1, ready=2)) == (1, 0, Reason.MINIMUM, ())
+
+
+def test_one_ready_instance_makes_the_app_awake() -> None:
+    story = Story(app(min_instances=2), Memory())
+
+    assert told(story.at(0, ready=1, requests=50)) == (1, 0, Reason.MINIMUM, ())
+    assert told(story.at(1)) == (2, 0, Reason.MINIMUM, ())
+
+
+# Up.
+
+
+@pytest.mark.parametrize(
+    ("ready", "requests", "expected"),
+    [(1, 90, 0), (1, 91, 1), (1, 180, 1), (1, 181, 2), (2, 180, 0), (2, 181, 1), (3, 900, 7), (3, 901, 7)],
+)
+def test_a_busy_app_gets_the_fewest_instances_at_which_it_is_not_busy(ready: int, requests: int, expected: int) -> None:
+    decision = Story(app()).at(0, ready=ready, requests=requests)
+
+    assert decision.start == expected
+    assert decision.reason is (Reason.BUSY if expected else Reason.STEADY)
+
+
+def test_instances_that_start_already_count() -> None:
+    assert told(Story(app()).at(0, ready=1, starting=2, requests=270)) == (0, 0, Reason.STEADY, ())
+    assert told(Story(app()).at(0, ready=1, starting=2, requests=271)) == (1, 0, Reason.BUSY, ())
+
+
+def test_max_instances_is_where_going_up_ends() -> None:
+    decision = Story(app(max_instances=4)).at(0, ready=2, requests=1000)
+
+    assert (decision.wanted, decision.instances) == (12, 4)
+    assert told(decision) == (2, 0, Reason.BUSY, (Held.MAX_INSTANCES,))
+
+
+def test_draining_instances_count_towards_max_instances() -> None:
+    story = Story(app(max_instances=4))
+
+    assert told(story.at(0, ready=2, draining=1, requests=360)) == (1, 0, Reason.BUSY, (Held.DRAINING,))
+    assert told(Story(app(max_instances=1)).at(0, draining=1, waiting=5)) == (0, 0, Reason.WAKE, (Held.DRAINING,))
+
+
+def test_more_draining_instances_than_max_instances_stop_nobody() -> None:
+    decision = Story(app(max_instances=2)).at(0, ready=1, draining=5, requests=150)
+
+    assert told(decision) == (0, 0, Reason.BUSY, (Held.DRAINING,))
+    assert decision.instances == 1
+
+
+def test_step_one_goes_up_one_at_a_time_and_waits_for_it() -> None:
+    story = Story(app(step="one", scale_up_cooldown=0))
+
+    assert told(story.at(0, ready=1, requests=1000)) == (1, 0, Reason.BUSY, ())
+    assert told(story.at(5, ready=1, starting=1, requests=1000)) == (0, 0, Reason.BUSY, (Held.STARTING,))
+    assert told(story.at(9, ready=2, requests=1000)) == (1, 0, Reason.BUSY, ())
+
+
+def test_step_one_still_wakes_with_all_of_min_instances() -> None:
+    assert Story(app(step="one", min_instances=3), Memory()).at(0, waiting=1).start == 3
+
+
+def test_a_second_scale_up_waits_for_the_cooldown() -> None:
+    story = Story(app(scale_up_cooldown=300))
+
+    assert told(story.at(100, ready=1, requests=150)) == (1, 0, Reason.BUSY, ())
+    held = story.at(399, ready=2, requests=250)
+    assert told(held) == (0, 0, Reason.BUSY, (Held.UP_COOLDOWN,))
+    assert (held.wanted, held.instances, held.recheck_at) == (3, 2, 400.0)
+    assert told(story.at(400, ready=2, requests=250)) == (1, 0, Reason.BUSY, ())
+
+
+def test_a_held_scale_up_does_not_start_the_cooldown_again() -> None:
+    story = Story(app(scale_up_cooldown=300))
+    story.at(0, ready=1, requests=150)
+    for now in range(10, 300, 10):
+        story.at(now, ready=2, requests=250)
+
+    assert story.at(300, ready=2, requests=250).start == 1
+
+
+def test_requests_without_a_place_do_not_wait_for_the_cooldown() -> None:
+    story = Story(app(max_concurrency=4), Memory(awake=True, last_up=0.0))
+
+    assert told(story.at(1, ready=1, in_flight=4, waiting=0)) == (0, 0, Reason.STEADY, ())
+    assert told(story.at(1, ready=1, in_flight=4, waiting=1)) == (1, 0, Reason.NO_PLACE, ())
+    assert told(story.at(1, ready=1, in_flight=4, waiting=9)) == (3, 0, Reason.NO_PLACE, ())
+    assert told(story.at(1, ready=1, starting=3, in_flight=4, waiting=9)) == (0, 0, Reason.STEADY, ())
+
+
+def test_without_a_bound_on_concurrency_any_number_has_a_place() -> None:
+    assert Story(app()).at(0, ready=1, in_flight=500, requests=50).start == 0
+
+
+def test_an_app_without_autoscaling_stays_at_one_whatever_comes() -> None:
+    story = Story(app(enabled=False, min_instances=3, max_instances=9), Memory())
+
+    assert told(story.at(0, waiting=500, requests=500)) == (1, 0, Reason.WAKE, ())
+    busy = story.at(9, ready=1, requests=5000, burst=500)
+    assert (busy.start, busy.stop, busy.instances, busy.held_by) == (0, 0, 1, (Held.MAX_INSTANCES,))
+    assert story.at(99, ready=1).changes is False
+    assert told(story.at(100)) == (1, 0, Reason.MINIMUM, ())
+
+
+# Bursts.
+
+
+def test_a_burst_bypasses_the_cooldown_and_counts_the_short_window() -> None:
+    story = Story(app(), Memory(awake=True, last_up=0.0))
+
+    # 45 in six seconds are 450 a minute: five instances.
+    assert told(story.at(10, ready=1, requests=45, burst=45)) == (4, 0, Reason.BURST, ())
+
+
+def test_what_is_less_than_twice_what_is_ready_is_no_burst() -> None:
+    story = Story(app(), Memory(awake=True, last_up=0.0))
+
+    # 27 in six seconds are 270 a minute: three instances, less than twice the two that are ready.
+    assert told(story.at(10, ready=2, requests=100, burst=27)) == (0, 0, Reason.STEADY, ())
+    assert told(story.at(10, ready=2, requests=100, burst=28)) == (2, 0, Reason.BURST, ())
+
+
+def test_a_handful_of_requests_is_no_burst_however_small_the_target() -> None:
+    story = Story(app(target_requests_per_instance=10), Memory(awake=True, last_up=0.0))
+
+    assert story.at(10, ready=1, requests=9, burst=9).reason is Reason.STEADY
+    assert told(story.at(10, ready=1, requests=10, burst=10)) == (9, 0, Reason.BURST, (Held.MAX_INSTANCES,))
+
+
+def test_a_burst_does_not_wait_for_the_cooldown_where_the_whole_minute_asks_for_as_many() -> None:
+    story = Story(app(), Memory(awake=True, last_up=0.0))
+
+    # 450 a minute by both windows. The short one alone asks for five, which is more than twice what is ready.
+    assert story.at(10, ready=1, requests=450, burst=45).start == 4
+
+
+def test_a_burst_does_not_wait_for_the_cooldown_where_the_whole_minute_asks_for_more() -> None:
+    story = Story(app(), Memory(awake=True, last_up=0.0))
+
+    # The minute asks for six, which has to wait; the last six seconds alone ask for four, which has not.
+    assert story.at(10, ready=1, requests=500, burst=36).start >= 3
+
+
+def test_nothing_goes_down_before_a_full_window_below_after_a_burst() -> None:
+    story = Story(app(scale_down_cooldown=0))
+    story.at(0, ready=1, requests=45, burst=45)
+
+    assert told(story.at(20, ready=5, requests=100)) == (0, 0, Reason.QUIET, (Held.AFTER_BURST,))
+    assert told(story.at(79, ready=5, requests=10)) == (0, 0, Reason.QUIET, (Held.AFTER_BURST,))
+    assert told(story.at(80, ready=5, requests=10)) == (0, 2, Reason.QUIET, ())
+
+
+def test_a_load_that_rises_again_after_a_burst_begins_the_window_anew() -> None:
+    story = Story(app(scale_down_cooldown=0))
+    story.at(0, ready=1, requests=45, burst=45)
+    story.at(20, ready=5, requests=100)
+    story.at(50, ready=5, requests=200)
+    story.at(60, ready=5, requests=100)
+
+    assert story.at(119, ready=5, requests=10).held_by == (Held.AFTER_BURST,)
+    assert story.at(120, ready=5, requests=10).stop == 2
+
+
+# Starts that fail.
+
+
+def test_a_start_that_failed_gives_the_cooldown_back() -> None:
+    story = Story(app(scale_up_cooldown=300))
+    story.at(0, ready=1, requests=150)
+    story.start_fails(5)
+
+    assert told(story.at(6, ready=1, requests=150)) == (1, 0, Reason.BUSY, ())
+
+
+def test_a_start_that_failed_leaves_the_cooldown_of_the_one_before() -> None:
+    story = Story(app(scale_up_cooldown=300))
+    story.at(0, ready=1, requests=150)
+    story.start_works()
+    story.at(300, ready=2, requests=250)
+    story.start_fails(301)
+
+    assert story.memory.last_up == 0.0
+    assert story.at(303, ready=2, requests=250).start == 1
+
+
+def test_a_lost_instance_that_cannot_be_replaced_gives_back_no_cooldown_of_a_start_that_worked() -> None:
+    story = Story(app(min_instances=2, scale_up_cooldown=300))
+    story.at(100, ready=2, requests=250)
+    story.start_works()
+    replacement = story.at(110, ready=1, requests=20)
+    story.start_fails(112)
+
+    assert replacement.reason is Reason.MINIMUM
+    assert told(story.at(120, ready=2, requests=250)) == (0, 0, Reason.BUSY, (Held.UP_COOLDOWN,))
+
+
+def test_each_start_that_failed_in_a_row_makes_the_next_wait_longer() -> None:
+    story = Story(app(), Memory())
+    now = 0.0
+    waits = []
+    for _ in range(9):
+        assert story.at(now, waiting=1).start == 1
+        story.start_fails(now)
+        held = story.at(now, waiting=1)
+        assert told(held) == (0, 0, Reason.WAKE, (Held.BACKOFF,))
+        waits.append(held.recheck_at - now)
+        now = held.recheck_at
+
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_a_start_that_works_forgets_the_failures_before() -> None:
+    story = Story(app(), Memory())
+    for now in (0, 10, 20):
+        story.start_fails(now)
+    story.start_works()
+
+    assert story.at(20, waiting=1).start == 1
+    story.start_fails(30)
+    assert story.at(30, waiting=1).recheck_at == 31.0
+
+
+def test_a_minimum_and_a_burst_wait_for_the_backoff_too() -> None:
+    story = Story(app(min_instances=2), Memory(awake=True, failures=3, retry_at=50.0))
+
+    assert told(story.at(49, ready=1)) == (0, 0, Reason.MINIMUM, (Held.BACKOFF,))
+    assert told(story.at(49, ready=2, requests=45, burst=45)) == (0, 0, Reason.BURST, (Held.BACKOFF,))
+
+
+# Down.
+
+
+@pytest.mark.parametrize(
+    ("ready", "requests", "expected"),
+    [(2, 60, 0), (2, 59, 1), (3, 0, 1), (10, 0, 5), (9, 0, 4), (10, 299, 5), (1, 0, 0)],
+    ids=["not below", "just below", "odd", "half", "odd half", "near the line", "minimum"],
+)
+def test_a_quiet_app_goes_down_by_at_most_half(ready: int, requests: int, expected: int) -> None:
+    decision = Story(app()).at(0, ready=ready, requests=requests)
+
+    assert decision.stop == expected
+    assert decision.instances == ready - expected
+
+
+def test_step_one_goes_down_one_at_a_time() -> None:
+    assert Story(app(step="one")).at(0, ready=10).stop == 1
+
+
+def test_going_down_ends_at_min_instances() -> None:
+    assert told(Story(app(min_instances=4)).at(0, ready=5)) == (0, 1, Reason.QUIET, (Held.MIN_INSTANCES,))
+    assert told(Story(app(min_instances=4)).at(0, ready=4)) == (0, 0, Reason.QUIET, (Held.MIN_INSTANCES,))
+
+
+def test_a_min_of_zero_lets_the_app_fall_asleep_when_the_load_goes() -> None:
+    story = Story(app(min_instances=0))
+
+    assert told(story.at(0, ready=1, requests=1)) == (0, 0, Reason.STEADY, ())
+    assert told(story.at(10, ready=1)) == (0, 1, Reason.QUIET, ())
+    assert told(story.at(20)) == (0, 0, Reason.ASLEEP, ())
+
+
+@pytest.mark.parametrize("facts", [{"in_flight": 1}, {"waiting": 1}], ids=["an open socket", "a waiting request"])
+def test_the_last_instance_stays_while_someone_uses_it(facts: dict[str, int]) -> None:
+    story = Story(app(min_instances=0))
+
+    assert told(story.at(0, ready=1, **facts)) == (0, 0, Reason.QUIET, (Held.IN_USE,))
+
+
+def test_the_load_never_goes_to_where_it_would_scale_up_again() -> None:
+    story = Story(app(scale_up_threshold=0.5, scale_down_threshold=0.45))
+
+    # Half of five would be three, with 59.7 requests each; above 50 is busy, so four is as far as it goes.
+    assert told(story.at(0, ready=5, requests=179)) == (0, 1, Reason.QUIET, ())
+    assert story.at(1000, ready=4, requests=179).changes is False
+
+
+def test_a_quiet_app_that_cannot_do_with_fewer_says_that_it_would_flap() -> None:
+    story = Story(app(scale_up_threshold=0.5, scale_down_threshold=0.45))
+
+    # 44.75 each are below 45, so the seed's rule says down; three would have 59.7 each, and above 50 is busy.
+    assert told(story.at(0, ready=4, requests=179)) == (0, 0, Reason.QUIET, (Held.WOULD_FLAP,))
+
+
+def test_what_is_in_flight_keeps_the_instances_that_it_needs() -> None:
+    story = Story(app(max_concurrency=2))
+
+    assert story.at(0, ready=6, in_flight=9).stop == 1
+    assert story.at(1000, ready=5, in_flight=9).stop == 0
+
+
+def test_nothing_goes_down_before_a_full_window_was_watched() -> None:
+    story = Story(app())
+
+    assert told(story.at(0, ready=4, observed_s=59.9)) == (0, 0, Reason.QUIET, (Held.WINDOW,))
+    assert told(story.at(1, ready=4, observed_s=60.0)) == (0, 2, Reason.QUIET, ())
+
+
+def test_a_second_scale_down_waits_for_the_cooldown() -> None:
+    story = Story(app(scale_down_cooldown=600))
+
+    assert story.at(0, ready=8).stop == 4
+    assert told(story.at(599, ready=4)) == (0, 0, Reason.QUIET, (Held.DOWN_COOLDOWN,))
+    assert told(story.at(600, ready=4)) == (0, 2, Reason.QUIET, ())
+
+
+def test_nothing_goes_down_during_a_rollout() -> None:
+    assert told(Story(app()).at(0, ready=4, stale=1, stale_ready=1)) == (0, 0, Reason.QUIET, (Held.ROLLOUT,))
+
+
+def test_everything_that_holds_a_scale_down_back_is_told() -> None:
+    story = Story(app(), Memory(awake=True, last_down=0.0, in_burst=True))
+
+    assert story.at(1, ready=4, stale=1, observed_s=1.0).held_by == (
+        Held.ROLLOUT,
+        Held.WINDOW,
+        Held.AFTER_BURST,
+        Held.DOWN_COOLDOWN,
+    )
+
+
+def test_more_than_max_instances_go_at_once() -> None:
+    story = Story(app(max_instances=2), Memory(awake=True, last_down=0.0))
+
+    assert told(story.at(1, ready=5, starting=1, requests=5000, observed_s=0.0)) == (0, 4, Reason.OVER_MAX, ())
+
+
+# Sleep.
+
+
+def test_an_idle_app_sleeps_after_its_time_and_below_its_minimum() -> None:
+    story = Story(app(min_instances=2, stop_after_inactive=30))
+
+    assert story.at(0, ready=3, idle_s=29.9).reason is not Reason.IDLE
+    assert told(story.at(1, ready=2, starting=1, idle_s=30.0)) == (0, 3, Reason.IDLE, ())
+    assert told(story.at(2, draining=3, idle_s=31.0)) == (0, 0, Reason.ASLEEP, ())
+
+
+@pytest.mark.parametrize("facts", [{"in_flight": 1}, {"waiting": 1}], ids=["in flight", "waiting"])
+def test_an_app_in_use_is_not_idle(facts: dict[str, int]) -> None:
+    decision = Story(app(stop_after_inactive=30)).at(0, ready=1, idle_s=0.0, **facts)
+
+    assert decision.reason is not Reason.IDLE
+
+
+def test_an_app_that_has_no_inactive_time_never_sleeps() -> None:
+    assert Story(app()).at(0, ready=1, idle_s=1e9).changes is False
+
+
+def test_sleep_waits_for_no_cooldown_and_no_window() -> None:
+    story = Story(app(stop_after_inactive=30), Memory(awake=True, last_down=0.0, in_burst=True))
+
+    assert told(story.at(1, ready=2, idle_s=30.0, observed_s=31.0)) == (0, 2, Reason.IDLE, ())
+
+
+def test_an_app_that_slept_wakes_with_the_next_request() -> None:
+    story = Story(app(stop_after_inactive=30))
+    story.at(0, ready=1, idle_s=30.0)
+
+    assert told(story.at(1, waiting=1, requests=1)) == (1, 0, Reason.WAKE, ())
+
+
+# From one template to the next.
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"ready": 2}, Rollout(0, 0)),
+        ({"ready": 2, "stale": 2, "stale_ready": 2, "requests": 100}, Rollout(2, 0)),
+        ({"ready": 2, "starting": 2, "stale": 2, "stale_ready": 2, "requests": 100}, Rollout(0, 0)),
+        ({"ready": 3, "starting": 1, "stale": 2, "stale_ready": 2, "requests": 100}, Rollout(0, 1)),
+        ({"ready": 4, "stale": 2, "stale_ready": 2, "requests": 100}, Rollout(0, 2)),
+        ({"ready": 2, "starting": 1, "stale": 3, "stale_ready": 2, "requests": 100}, Rollout(1, 1)),
+        ({"ready": 4, "stale": 4, "stale_ready": 4, "requests": 300}, Rollout(0, 1)),
+        ({"ready": 3, "draining": 1, "stale": 3, "stale_ready": 3, "requests": 300}, Rollout(0, 0)),
+        ({"ready": 3, "stale": 3, "stale_ready": 3, "requests": 300}, Rollout(1, 0)),
+    ],
+    ids=[
+        "nothing stale",
+        "new ones first",
+        "not ready yet",
+        "one took over",
+        "all took over",
+        "a stale start is given up",
+        "no room: one goes first",
+        "it has to be gone",
+        "room again",
+    ],
+)
+def test_new_instances_take_over_from_those_of_the_earlier_template(facts: dict[str, int], expected: Rollout) -> None:
+    assert rollout(app(max_instances=4), load(**facts), AWAKE, 0.0) == expected
+
+
+def test_a_rollout_makes_only_as_many_as_the_load_needs() -> None:
+    assert rollout(app(), load(ready=6, stale=6, stale_ready=6, requests=100), AWAKE, 0.0) == Rollout(2, 4)
+
+
+def test_an_app_of_which_nothing_is_needed_just_lets_the_earlier_ones_go() -> None:
+    assert rollout(app(min_instances=0), load(ready=2, stale=2, stale_ready=2), AWAKE, 0.0) == Rollout(0, 2)
+
+
+def test_an_open_socket_keeps_one_instance_through_a_rollout() -> None:
+    facts = load(ready=1, stale=1, stale_ready=1, in_flight=1)
+
+    assert rollout(app(min_instances=0), facts, AWAKE, 0.0) == Rollout(1, 0)
+
+
+def test_a_rollout_waits_for_the_backoff() -> None:
+    memory = Memory(awake=True, failures=1, retry_at=10.0)
+    facts = load(ready=1, stale=1, stale_ready=1)
+
+    assert rollout(app(), facts, memory, 9.0) == Rollout(0, 0)
+    assert rollout(app(), facts, memory, 10.0) == Rollout(1, 0)
+
+
+# Who goes.
+
+
+@dataclass(frozen=True)
+class Someone:
+    name: str
+    starting: bool = False
+    pinned: bool = False
+    managed: bool = True
+    in_flight: int = 0
+    rate: int = 0
+
+    def per_minute(self, now: float) -> int:
+        return self.rate
+
+
+CROWD = [
+    Someone("itself", managed=False),
+    Someone("pinned", pinned=True),
+    Someone("busy", in_flight=3),
+    Someone("popular", rate=50),
+    Someone("rested"),
+    Someone("starting", starting=True, rate=99),
+]
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [
+        (0, []),
+        (1, ["starting"]),
+        (2, ["starting", "rested"]),
+        (3, ["starting", "rested", "itself"]),
+        (4, ["starting", "rested", "itself", "popular"]),
+        (9, ["starting", "rested", "itself", "popular", "busy"]),
+    ],
+)
+def test_starting_ones_go_first_then_the_least_loaded_and_pinned_ones_never(stop: int, expected: list[str]) -> None:
+    assert [each.name for each in victims(CROWD, stop, 0.0)] == expected
+
+
+# What holds whatever comes.
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> AppSpec:
+    low = draw(st.integers(0, 5))
+    up = draw(st.sampled_from([0.1, 0.5, 0.9, 1.5]))
+    return app(
+        stop_after_inactive=draw(st.sampled_from([0, 30])),
+        enabled=draw(st.sampled_from([True, True, True, False])),
+        min_instances=low,
+        max_instances=draw(st.integers(max(low, 1), 12)),
+        target_requests_per_instance=draw(st.sampled_from([1, 7, 20, 100])),
+        scale_up_threshold=up,
+        scale_down_threshold=up * draw(st.sampled_from([0, 0.3, 0.99])),
+        scale_up_cooldown=draw(st.sampled_from([0, 300])),
+        scale_down_cooldown=draw(st.sampled_from([0, 600])),
+        step=draw(st.sampled_from(["proportional", "one"])),
+        max_concurrency=draw(st.sampled_from([None, 1, 5])),
+    )
+
+
+@st.composite
+def loads(draw: st.DrawFn) -> Load:
+    ready, starting = draw(st.integers(0, 14)), draw(st.integers(0, 4))
+    requests = draw(st.one_of(st.integers(0, 60), st.integers(0, 2000)))
+    stale_ready = draw(st.sampled_from([0, 0, ready]))
+    return Load(
+        ready=ready,
+        starting=starting,
+        draining=draw(st.integers(0, 4)),
+        stale=stale_ready + draw(st.sampled_from([0, starting])),
+        stale_ready=stale_ready,
+        in_flight=draw(st.sampled_from([0, 0, 1, 9, 40])) if ready else 0,
+        waiting=draw(st.sampled_from([0, 0, 1, 30])),
+        requests=requests,
+        burst=draw(st.integers(0, requests)),
+        idle_s=draw(st.sampled_from([0.0, 29.0, 31.0])),
+        observed_s=draw(st.sampled_from([10.0, 60.0, 1000.0])),
+    )
+
+
+NOW = 1000.0
+PAST = st.sampled_from([None, NOW - 500, NOW - 1])
+MEMORIES = st.builds(
+    Memory,
+    awake=st.booleans(),
+    last_up=PAST,
+    last_down=PAST,
+    last_up_before=st.none(),
+    in_burst=st.booleans(),
+    below_since=PAST,
+    failures=st.just(0),
+    retry_at=st.sampled_from([0.0, NOW + 5]),
+)
+
+
+@given(spec=specs(), load=loads(), memory=MEMORIES)
+def test_a_decision_adds_up_and_never_goes_above_max(spec: AppSpec, load: Load, memory: Memory) -> None:
+    decision, _ = decide(spec, load, memory, NOW)
+
+    assert decision.instances == load.have + decision.start - decision.stop
+    assert min(decision.start, decision.stop) == 0
+    if decision.start:
+        assert load.have + load.draining + decision.start <= spec.bounds[1]
+
+
+@given(spec=specs(), load=loads(), memory=MEMORIES)
+def test_an_app_that_goes_down_without_sleeping_keeps_its_minimum(spec: AppSpec, load: Load, memory: Memory) -> None:
+    decision, _ = decide(spec, load, memory, NOW)
+
+    if decision.stop and decision.reason is not Reason.IDLE:
+        assert decision.instances >= spec.bounds[0]
+    if decision.reason is Reason.QUIET:
+        assert decision.stop <= load.have / 2 or load.have == 1
+    if decision.reason is Reason.IDLE or decision.instances == 0:
+        assert load.in_flight == load.waiting == 0 or load.have == 0
+
+
+@given(spec=specs(), load=loads(), memory=MEMORIES, more=st.integers(0, 500), short=st.booleans())
+def test_more_requests_never_want_fewer_instances(
+    spec: AppSpec, load: Load, memory: Memory, more: int, short: bool
+) -> None:
+    busier = replace(load, requests=load.requests + more, burst=load.burst + (more if short else 0))
+
+    assert decide(spec, busier, memory, NOW)[0].wanted >= decide(spec, load, memory, NOW)[0].wanted
+
+
+@given(spec=specs(), load=loads(), memory=MEMORIES)
+@example(
+    spec=app(), load=Load(ready=2, requests=15, burst=15, observed_s=1000.0), memory=Memory(awake=True)
+)  # two are quiet at 15 a minute, and one finds the same 15 a burst
+def test_what_went_down_does_not_go_up_again_at_the_same_load(spec: AppSpec, load: Load, memory: Memory) -> None:
+    down, memory = decide(spec, load, memory, NOW)
+    assume(down.stop)
+    begun = min(load.starting, down.stop)
+    fewer = replace(load, starting=load.starting - begun, ready=load.ready - (down.stop - begun), draining=0)
+
+    for later in (0, 10, 1000):
+        assert decide(spec, fewer, replace(memory, retry_at=0.0), NOW + later)[0].start == 0
+
+
+@given(spec=specs(), load=loads(), memory=MEMORIES)
+def test_what_a_decision_starts_is_enough(spec: AppSpec, load: Load, memory: Memory) -> None:
+    decision, memory = decide(spec, load, memory, NOW)
+    if spec.autoscaling.step == "proportional" and decision.reason in (Reason.BUSY, Reason.BURST, Reason.NO_PLACE):
+        after = replace(load, starting=load.starting + decision.start)
+
+        assert decide(spec, after, memory, NOW)[0].start == 0
+
+
+@given(spec=specs(), load=loads(), memory=MEMORIES)
+def test_a_rollout_stays_below_max_and_takes_none_that_is_needed(spec: AppSpec, load: Load, memory: Memory) -> None:
+    step = rollout(spec, load, memory, NOW)
+
+    assert step.start >= 0
+    assert 0 <= step.stop <= load.stale
+    if step.start:
+        assert load.have + load.draining + step.start <= spec.bounds[1]
+    if step.stop > load.stale - load.stale_ready:
+        needed = min(load.requests / (spec.autoscaling.target_requests_per_instance * 1.5), spec.bounds[1])
+        left = load.ready - (step.stop - (load.stale - load.stale_ready))
+        assert left >= needed or load.have + load.draining >= spec.bounds[1]
+
+
+@pytest.mark.parametrize("target", [1e-3, 1e-300, 5e-324], ids=str)
+def test_a_target_that_may_be_set_can_be_decided_by(target: float) -> None:
+    story = Story(app(target_requests_per_instance=target, scale_up_threshold=0.4, scale_down_threshold=0.1))
+
+    assert told(story.at(0, ready=1, requests=10**9)) == (9, 0, Reason.BUSY, (Held.MAX_INSTANCES,))

@@ -1,0 +1,206 @@
+"""One suite for every engine: what the rest of dockscale relies on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pytest
+
+from dockscale import probe
+from dockscale.core.catalog import Container
+from dockscale.engine import Engine, Event, NotFound
+from dockscale.engine.docker import DockerEngine
+from dockscale.engine.memory import MemoryEngine, Program
+from tests.support.backend import backend
+from tests.support.real import Real
+from tests.support.world import ENABLED, until
+
+
+class Hands(Protocol):
+    """What a person does to an engine by other means."""
+
+    engine: Engine
+
+    def create(self, name: str, labels: Mapping[str, str], exits: bool = False) -> str: ...
+    def build(self, name: str, labels: Mapping[str, str]) -> None: ...
+
+
+@dataclass
+class MemoryHands:
+    engine: MemoryEngine
+
+    def create(self, name: str, labels: Mapping[str, str], exits: bool = False) -> str:
+        image = "exits" if exits else "plain"
+        self.engine.add_image(image, Program(backend, exits="probe: leaving with code 3" if exits else None))
+        return self.engine.add_container(name, image, labels).id
+
+    def build(self, name: str, labels: Mapping[str, str]) -> None:
+        self.engine.add_image(name, Program(backend), labels)
+
+
+@dataclass
+class DockerHands:
+    engine: DockerEngine
+    real: Real
+
+    def create(self, name: str, labels: Mapping[str, str], exits: bool = False) -> str:
+        environment = {"EXIT_AT_ONCE": "3"} if exits else {}
+        return str(self.real.create(name, labels, environment=environment).id)
+
+    def build(self, name: str, labels: Mapping[str, str]) -> None:
+        self.real.build(name, labels)
+
+
+@pytest.fixture(params=["memory", pytest.param("docker", marks=pytest.mark.engine)])
+async def hands(request: pytest.FixtureRequest) -> AsyncIterator[Hands]:
+    it: Any
+    if request.param == "memory":
+        it = MemoryHands(MemoryEngine())
+    else:
+        real = request.getfixturevalue("real")
+        it = DockerHands(DockerEngine(only=real.label), real)
+    yield it
+    await it.engine.close()
+
+
+async def found(hands: Hands, container_id: str) -> Container | None:
+    listing = await hands.engine.list()
+    return next((each for each in listing.containers if each.id == container_id), None)
+
+
+async def test_a_labelled_container_is_listed_before_it_runs(hands: Hands) -> None:
+    made = hands.create("app", ENABLED | {"dockscale.app_id": "shop"})
+
+    listed = await found(hands, made)
+
+    assert listed is not None
+    assert (listed.state, listed.ports, dict(listed.addresses)) == ("created", (8000,), {})
+    assert listed.labels["dockscale.app_id"] == "shop"
+    assert listed.name.startswith("app")
+    assert not listed.managed
+    assert not listed.auto_remove
+
+
+async def test_a_labelled_image_is_listed(hands: Hands) -> None:
+    hands.build("shop", ENABLED | {"dockscale.app_id": "shop"})
+
+    [image] = (await hands.engine.list()).images
+
+    assert image.name.startswith("shop")
+    assert image.labels["dockscale.app_id"] == "shop"
+    assert image.ports == (8000,)
+
+
+async def test_a_started_container_runs_and_answers_at_its_address(hands: Hands) -> None:
+    made = hands.create("app", ENABLED)
+
+    await hands.engine.start(made)
+    await hands.engine.start(made)
+
+    seen = await hands.engine.inspect(made)
+    assert seen.runs
+    [address] = seen.addresses.values()
+    async with asyncio.timeout(10):
+        await probe.until_ready(address, 8000, "/")
+    assert await found(hands, made) == seen
+
+
+async def test_a_copy_is_created_with_labels_on_top_and_without_composes(hands: Hands) -> None:
+    compose = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
+    made = hands.create("app", ENABLED | compose | {"dockscale.port": "8000"})
+    template = await hands.engine.inspect(made)
+
+    copy_id = await hands.engine.clone(template, template.name + "-1", {"dockscale.managed": "true"})
+
+    copy = await hands.engine.inspect(copy_id)
+    assert copy.name == template.name + "-1"
+    assert copy.state == "created"
+    assert copy.managed
+    assert copy.labels["dockscale.port"] == "8000"
+    assert not any(copy.labels.get(label) for label in compose)
+    assert copy.image_id == template.image_id
+
+
+async def test_an_image_can_be_made_into_a_container(hands: Hands) -> None:
+    hands.build("shop", ENABLED)
+    [image] = (await hands.engine.list()).images
+
+    copy_id = await hands.engine.clone(image, image.name.partition(":")[0] + "-1", {"dockscale.managed": "true"})
+    await hands.engine.start(copy_id)
+
+    copy = await hands.engine.inspect(copy_id)
+    assert copy.runs
+    assert copy.managed
+    assert copy.image_id == image.id
+
+
+async def test_a_stopped_container_stays_and_a_removed_one_is_gone(hands: Hands) -> None:
+    made = hands.create("app", ENABLED)
+    await hands.engine.start(made)
+
+    await hands.engine.stop(made, 1.0)
+    stopped = await hands.engine.inspect(made)
+    await hands.engine.remove(made)
+    await hands.engine.remove(made)
+
+    assert stopped.state == "exited"
+    assert dict(stopped.addresses) == {}
+    assert await found(hands, made) is None
+
+
+async def test_a_running_container_can_be_removed(hands: Hands) -> None:
+    made = hands.create("app", ENABLED)
+    await hands.engine.start(made)
+
+    await hands.engine.remove(made)
+
+    assert await found(hands, made) is None
+
+
+async def test_a_program_that_ends_leaves_its_last_lines(hands: Hands) -> None:
+    made = hands.create("app", ENABLED, exits=True)
+
+    await hands.engine.start(made)
+
+    for _ in range(200):
+        if (await hands.engine.inspect(made)).state == "exited":
+            break
+        await asyncio.sleep(0.02)
+    assert (await hands.engine.inspect(made)).state == "exited"
+    assert (await hands.engine.logs(made, 5))[-1] == "probe: leaving with code 3"
+
+
+async def test_what_is_not_there_is_not_found(hands: Hands) -> None:
+    nobody = "f" * 64
+    for verb in (hands.engine.inspect(nobody), hands.engine.start(nobody), hands.engine.stop(nobody, 1.0)):
+        with pytest.raises(NotFound):
+            await verb
+    with pytest.raises(NotFound):
+        await hands.engine.logs(nobody, 5)
+
+
+async def test_events_begin_with_resync_and_tell_of_every_change(hands: Hands) -> None:
+    told: list[Event] = []
+
+    async def listen() -> None:
+        async for event in hands.engine.events():
+            told.append(event)
+
+    listening = asyncio.create_task(listen())
+    await until(lambda: told[:1] == [Event.RESYNC])
+    made = hands.create("app", ENABLED)
+    await until(lambda: len(told) > 1, "created")
+    before = len(told)
+    await hands.engine.start(made)
+    await until(lambda: len(told) > before, "started")
+    before = len(told)
+    await hands.engine.stop(made, 1.0)
+    await until(lambda: len(told) > before, "stopped")
+    before = len(told)
+    await hands.engine.remove(made)
+    await until(lambda: len(told) > before, "removed")
+
+    assert set(told[1:]) == {Event.CHANGED}
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)

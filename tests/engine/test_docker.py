@@ -1,0 +1,110 @@
+"""What is Docker's alone: what a copy has and has not, and life without a daemon."""
+
+import asyncio
+
+import pytest
+
+from dockscale.engine import EngineAway, Event
+from dockscale.engine.docker import DockerEngine
+from tests.support.real import PROBE, Real
+from tests.support.world import ENABLED, until
+
+
+@pytest.mark.engine
+async def test_a_copy_has_the_templates_settings_but_nothing_that_two_cannot_share(real: Real) -> None:
+    network = real.client.networks.create(real.named("net"), labels=real.labels)
+    made = real.create(
+        "app",
+        environment={"COLOUR": "red"},
+        command=["python3", "/app/app.py"],
+        user="1234:1234",
+        working_dir="/tmp",  # noqa: S108  # a path in the container
+        mem_limit="64m",
+        nano_cpus=500_000_000,
+        volumes={"/etc/hostname": {"bind": "/shared", "mode": "ro"}},
+        ports={"8000/tcp": ("127.0.0.1", 0)},
+        hostname="fixed",
+        restart_policy={"Name": "always"},
+        healthcheck={"test": ["CMD", "true"], "interval": 10**9},
+        stop_signal="SIGINT",
+        network=network.name,
+        cap_drop=["NET_RAW"],
+    )
+    other = real.client.networks.create(real.named("other"), labels=real.labels)
+    other.connect(made)
+    engine = DockerEngine(only=real.label)
+    template = await engine.inspect(str(made.id))
+
+    copy_id = await engine.clone(template, real.named("app-1"), {"dockscale.managed": "true"})
+    await engine.close()
+
+    shown = real.client.api.inspect_container(copy_id)
+    config, host = shown["Config"], shown["HostConfig"]
+    assert "COLOUR=red" in config["Env"]
+    assert config["Cmd"] == ["python3", "/app/app.py"]
+    assert (config["User"], config["WorkingDir"], config["StopSignal"]) == ("1234:1234", "/tmp", "SIGINT")  # noqa: S108
+    assert config["Healthcheck"]["Test"] == ["CMD", "true"]
+    assert (host["Memory"], host["NanoCpus"], host["CapDrop"]) == (64 * 2**20, 500_000_000, ["NET_RAW"])
+    assert host["Binds"] == ["/etc/hostname:/shared:ro"]
+    assert set(shown["NetworkSettings"]["Networks"]) == {network.name, other.name}
+    assert config["Hostname"] != "fixed"
+    assert not host["PortBindings"]
+    assert host["RestartPolicy"]["Name"] in ("", "no")
+
+
+@pytest.mark.engine
+async def test_what_lacks_the_label_in_only_is_not_seen(real: Real) -> None:
+    real.create("app")
+    engine = DockerEngine(only="org.dockscale.test=another")
+
+    listing = await engine.list()
+    await engine.close()
+
+    assert listing.containers == ()
+    assert listing.images == ()
+
+
+@pytest.mark.engine
+async def test_a_container_with_rm_is_known_as_such(real: Real) -> None:
+    made = real.create("app", auto_remove=True)
+    engine = DockerEngine(only=real.label)
+
+    seen = await engine.inspect(str(made.id))
+    await engine.close()
+
+    assert seen.auto_remove
+
+
+@pytest.mark.engine
+async def test_other_containers_do_not_wake_anyone(real: Real) -> None:
+    told: list[Event] = []
+    engine = DockerEngine(only=real.label)
+
+    async def listen() -> None:
+        async for event in engine.events():
+            told.append(event)
+
+    listening = asyncio.create_task(listen())
+    await until(lambda: told)
+    real.create("fence", ENABLED)
+    await until(lambda: len(told) > 1)
+    told.clear()
+    plain = real.client.containers.create(PROBE, labels=real.labels)
+    plain.remove()
+    real.create("app", ENABLED)
+    await until(lambda: told)
+
+    assert told == [Event.CHANGED]
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    await engine.close()
+
+
+async def test_an_engine_that_is_not_there_is_away_and_asked_again() -> None:
+    engine = DockerEngine("unix:///nowhere/docker.sock")
+    events = engine.events()
+
+    with pytest.raises(EngineAway):
+        await engine.list()
+    assert [await anext(events), await anext(events)] == [Event.AWAY, Event.AWAY]
+    await engine.close()

@@ -1,0 +1,115 @@
+"""The whole of dockscale in this process, on real sockets, over the memory engine or a real one."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from dockscale.config import Settings
+from dockscale.core.app import App
+from dockscale.core.pool import State
+from dockscale.engine import Engine
+from dockscale.engine.memory import MemoryEngine, Program
+from dockscale.server import Running, running
+from tests.support.backend import backend
+
+ENABLED = {"dockscale.enable": "true"}
+BOUND_S = 20.0
+
+
+class ShiftedClock:
+    """The real clock, which can be set forward."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        self._ahead += seconds
+
+
+async def until(condition: Callable[[], object], what: str = "") -> None:
+    """Wait until `condition()` holds; fail after `BOUND_S`."""
+    try:
+        async with asyncio.timeout(BOUND_S):
+            while not condition():  # noqa: ASYNC110  # many conditions are not events
+                await asyncio.sleep(0.003)
+    except TimeoutError:
+        raise AssertionError(f"still not so after {BOUND_S:g} s: {what or condition}") from None
+
+
+@dataclass
+class World:
+    engine: Any
+    dockscale: Running
+    clock: ShiftedClock
+    session: aiohttp.ClientSession
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.dockscale.main_port}"
+
+    @property
+    def admin(self) -> str:
+        return f"http://127.0.0.1:{self.dockscale.admin_port}"
+
+    def app(self, app_id: str = "web") -> App:
+        return self.dockscale.registry.apps[app_id]
+
+    def states(self, app_id: str = "web") -> dict[str, int]:
+        """Instances by state, those with none left out."""
+        return {str(state): count for state, count in self.app(app_id).pool.counts().items() if count}
+
+    def ready(self, app_id: str = "web") -> int:
+        return self.app(app_id).pool.counts()[State.READY]
+
+    def tick(self, app_id: str = "web") -> None:
+        self.dockscale.scaler.tick(self.app(app_id))
+
+    async def get(self, path: str = "/", app_id: str = "web", **more: Any) -> tuple[int, Any]:
+        """GET from an app by its host; status and body (JSON decoded where it is JSON)."""
+        headers = {"Host": f"{app_id}.localhost", **more.pop("headers", {})}
+        async with self.session.get(self.base + path, headers=headers, **more) as answer:
+            is_json = answer.content_type == "application/json"
+            return answer.status, await (answer.json() if is_json else answer.text())
+
+    async def settled(self) -> None:
+        """Wait until dockscale has listed the engine after all that was done to it so far."""
+        await self.dockscale.registry.refresh()
+
+
+@asynccontextmanager
+async def serving(engine: Engine, **settings: Any) -> AsyncIterator[World]:
+    """Run dockscale over `engine` on free loopback ports. Ticks are left to events and to `World.tick`."""
+    clock = ShiftedClock()
+    chosen: dict[str, Any] = {
+        "host": "127.0.0.1", "port": 0, "admin_port": 0, "interval": 3600.0, "shutdown_timeout": 5.0, "_env_file": None,
+    } | settings  # fmt: skip
+    connector = aiohttp.TCPConnector(limit=0)
+    async with (
+        aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=BOUND_S)) as session,
+        running(Settings(**chosen), engine, clock) as dockscale,
+    ):
+        await until(dockscale.registry.synced.is_set, "the engine was listed")
+        yield World(engine, dockscale, clock, session)
+
+
+@asynccontextmanager
+async def world(
+    labels: dict[str, str] | None = None, *, program: Program | None = None, **settings: Any
+) -> AsyncIterator[World]:
+    """Run dockscale over a memory engine with one labelled image `web`. Labels are given without `dockscale.`."""
+    engine = MemoryEngine()
+    engine.add_image("web", program or Program(backend), ENABLED | prefixed(labels or {}))
+    async with serving(engine, **settings) as it:
+        yield it
+
+
+def prefixed(labels: dict[str, str]) -> dict[str, str]:
+    return {f"dockscale.{name}": value for name, value in labels.items()}
