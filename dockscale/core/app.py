@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter, deque
-from math import inf
+from math import ceil, inf
 
 from dockscale.core.balance import Chance
 from dockscale.core.catalog import Template
@@ -11,6 +11,7 @@ from dockscale.core.policy import (
     BURST_FACTOR,
     BURST_REQUESTS,
     Decision,
+    Held,
     Memory,
     after_failed_start,
     after_good_start,
@@ -98,6 +99,7 @@ class App:
         self.pool.mode = spec.service_selection_mode
         self.pool.max_concurrency = spec.autoscaling.max_concurrency
         self.pool.max_queue = spec.autoscaling.max_queue
+        self.pool.serve_line()  # there may be more room now
 
     @property
     def app_id(self) -> str:
@@ -170,7 +172,7 @@ class App:
         return decision
 
     def retire(self) -> None:
-        """Give no more places, and tell whoever waits for one."""
+        """Tell whoever waits, and whoever comes, that there will be no place; those who have one keep it."""
         self.retired = True
         self.pool.dismiss(AppGone(f"the app {self.app_id} was removed"))
 
@@ -201,13 +203,14 @@ class App:
         ready = decision.load.ready
         scaling = self.spec.autoscaling
         self._quiet_until = decision.recheck_at
-        if ready == 0 or have >= self.spec.bounds[1]:
+        waits = Held.DRAINING in decision.held_by or Held.STARTING in decision.held_by
+        if ready == 0 or have >= self.spec.bounds[1] or waits:  # then the next change brings the next decision
             self._alarm = self._burst_alarm = inf
             return
         line = scaling.scale_up_threshold * scaling.target_requests_per_instance
         self._alarm = line * have
-        needed = max(BURST_FACTOR * ready - 1, have) * line * BURST_S / WINDOW_S
-        self._burst_alarm = max(BURST_REQUESTS, int(needed) + 1)
+        share = line * BURST_S / WINDOW_S
+        self._burst_alarm = max(BURST_REQUESTS, ceil(BURST_FACTOR * ready * share), int(have * share) + 1)
 
     def __repr__(self) -> str:
         return f"<App {self.app_id} {self.pool!r}>"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from dockscale.core.spec import APP_ID, INSTANCE_OF, MANAGED, AppSpec, SpecError, enabled, parse
+from dockscale.core.spec import APP_ID, INSTANCE_OF, MANAGED, AppSpec, SpecError, enabled, parse, slug
 
 _PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
@@ -141,7 +141,6 @@ class _Reading:
         elif isinstance(template, Image) and isinstance(known.template, Container):
             pass
         elif _replaces(template, known.template):
-            self._drop_routes(spec.app_id)
             self._accept(template, spec)
         else:
             taken = f"the app id {spec.app_id!r} is taken by {describe(known.template)}; set another dockscale.app_id"
@@ -159,22 +158,20 @@ class _Reading:
         clashes = [
             f"the {route} is taken by the app {self._routes[route]!r}; choose another route"
             for route in wanted
-            if route in self._routes
+            if self._routes.get(route, spec.app_id) != spec.app_id
         ]
         if clashes:
             self._refuse(template, spec.app_id, clashes)
             return
-        self._routes |= dict.fromkeys(wanted, spec.app_id)
+        others = {route: owner for route, owner in self._routes.items() if owner != spec.app_id}
+        self._routes = others | dict.fromkeys(wanted, spec.app_id)
         self.apps[spec.app_id] = Entry(spec, template)
         members = self.members.setdefault(spec.app_id, [])
         if isinstance(template, Container):
             members.append(template)
 
-    def _drop_routes(self, app_id: str) -> None:
-        self._routes = {route: owner for route, owner in self._routes.items() if owner != app_id}
-
     def _refuse(self, template: Template, app_id: str, problems: Iterable[str]) -> None:
-        app_id = app_id or template.labels.get(APP_ID) or _default_id(template)
+        app_id = app_id or template.labels.get(APP_ID) or slug(_default_id(template))
         self.invalid.append(Invalid(describe(template), app_id, tuple(problems)))
 
 

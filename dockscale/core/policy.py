@@ -130,16 +130,18 @@ def _wish(spec: AppSpec, load: Load, memory: Memory, now: float) -> tuple[int, R
         return low, Reason.MINIMUM
     if load.ready == 0:
         return have, Reason.STEADY
+    busy, burst = _busy_wish(spec, load), _burst_wish(spec, load)
     wish, reason = max(
-        (_busy_wish(spec, load), Reason.BUSY),
-        (_burst_wish(spec, load), Reason.BURST),
+        # In a tie the one that waits for no cooldown counts.
         (_place_wish(spec, load), Reason.NO_PLACE),
+        (max(burst, busy) if burst else 0, Reason.BURST),
+        (busy, Reason.BUSY),
         key=lambda option: option[0],
     )
     if wish > have:
         return (have + 1 if spec.autoscaling.step == "one" else wish), reason
-    if wish < have and load.requests < _down_line(spec) * load.ready:
-        return (have - 1 if spec.autoscaling.step == "one" else wish), Reason.QUIET
+    if load.requests < _down_line(spec) * load.ready:
+        return (have - 1 if spec.autoscaling.step == "one" else min(wish, have - 1)), Reason.QUIET
     return have, Reason.STEADY
 
 
@@ -157,11 +159,11 @@ def _busy_wish(spec: AppSpec, load: Load) -> int:
 
 
 def _burst_wish(spec: AppSpec, load: Load) -> int:
-    """What the last six seconds alone ask for, or 0 if that is not at least twice what is ready."""
-    if load.burst < BURST_REQUESTS or load.ready == 0:
+    """What the last six seconds alone ask for, or 0 if that is not at least twice what those ready should serve."""
+    rate = load.burst * (WINDOW_S / BURST_S)
+    if load.burst < BURST_REQUESTS or load.ready == 0 or rate < BURST_FACTOR * load.ready * _up_line(spec):
         return 0
-    wish = ceil(load.burst * (WINDOW_S / BURST_S) / _up_line(spec))
-    return wish if wish >= BURST_FACTOR * load.ready else 0
+    return ceil(rate / _up_line(spec))
 
 
 def _place_wish(spec: AppSpec, load: Load) -> int:
@@ -195,8 +197,9 @@ def _up(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int, reas
         instances, recheck_at = have, memory.retry_at
         held.append(Held.BACKOFF)
     start = max(0, instances - have)
-    if start and reason is not Reason.MINIMUM:
-        memory = replace(memory, last_up=now, last_up_before=memory.last_up)
+    if start:
+        last_up = memory.last_up if reason is Reason.MINIMUM else now
+        memory = replace(memory, last_up=last_up, last_up_before=memory.last_up)
     return Decision(
         now, wanted, max(instances, have), reason, tuple(held), load, start=start, recheck_at=recheck_at
     ), memory
@@ -223,6 +226,8 @@ def _quieter(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int)
         instances = min(low, have)
         held.append(Held.MIN_INSTANCES)
     needed = max(_busy_wish(spec, load), _place_wish(spec, load))
+    while needed < have and _burst_wish(spec, replace(load, ready=needed)) > needed:
+        needed += 1
     if instances < needed:
         instances = min(needed, have)
         held.append(Held.WOULD_FLAP)
@@ -277,22 +282,25 @@ def rollout(spec: AppSpec, load: Load, memory: Memory, now: float) -> Rollout:
     want = min(high, max(low if memory.awake else 0, _busy_wish(spec, load), _place_wish(spec, load), in_use))
     missing = max(0, want - (load.have - load.stale))
     room = high - load.have - load.draining
-    start = min(missing, room) if now >= memory.retry_at else 0
+    may_start = now >= memory.retry_at
+    start = min(missing, room) if may_start else 0
     stop = min(load.stale, max(load.ready - want, 0) + (load.stale - load.stale_ready))
-    if missing and room <= 0 and not load.draining:
+    if may_start and missing and room <= 0 and not load.draining:
         stop = max(stop, 1)
     return Rollout(max(0, start), stop)
 
 
 def after_failed_start(memory: Memory, now: float) -> Memory:
-    """Wait longer after each start that failed in a row, and give the cooldown back that it took."""
+    """Wait longer after each failure in a row (those begun together are one), and give back the cooldown it took."""
+    if now < memory.retry_at:
+        return memory
     wait = BACKOFF_S[min(memory.failures, len(BACKOFF_S) - 1)]
     return replace(memory, failures=memory.failures + 1, retry_at=now + wait, last_up=memory.last_up_before)
 
 
 def after_good_start(memory: Memory) -> Memory:
-    """Forget the failures before a start that worked."""
-    return replace(memory, failures=0, retry_at=0.0) if memory.failures else memory
+    """Forget the failures before a start that worked; it has used its cooldown."""
+    return replace(memory, failures=0, retry_at=0.0, last_up_before=memory.last_up)
 
 
 class Candidate(Protocol):

@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dockscale.core.spec import AppSpec
+from dockscale.core.spec import RESERVED, AppSpec
 
 _DOT_DOT = re.compile(r"(?:\.|%2e){2}", re.IGNORECASE)
 _DOT = re.compile(r"\.|%2e", re.IGNORECASE)
-_RESERVED = frozenset({"health", "ws", "rpc", "assets"})
 
 
 class Here(StrEnum):
@@ -123,7 +122,8 @@ class Routes:
         return ToApp(spec.app_id, "/" + parts[4] + query, prefix)
 
     def _by_prefix(self, path: str, query: str) -> Target | None:
-        if path.split("/", 2)[1] in _RESERVED:
+        first, second = [*path.split("/", 3)[1:3], ""][:2]
+        if first in RESERVED or (second in ("apps", "services") and first in self._workspaces):
             return None
         for prefix, spec in self._prefixes:
             if prefix == "/":

@@ -25,6 +25,9 @@ INSTANCE_OF = "dockscale.instance-of"
 REVISION = "dockscale.revision"
 OWN_LABELS = frozenset({ENABLE, MANAGED, INSTANCE_OF, REVISION})
 
+RESERVED = frozenset({"assets", "health", "rpc", "ws"})
+"""First segments of paths on the main port that are dockscale's own."""
+
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)")
 _APP_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -107,6 +110,8 @@ class Route(_Section):
             return None
         if not path.startswith("/") or "//" in path or ".." in path.split("/") or re.search(r"[\s?#%]", path):
             raise ValueError("must be a plain path that starts with /, such as /shop")
+        if path.split("/")[1] in RESERVED:
+            raise ValueError(f"is a path of dockscale itself, as all below {', '.join(sorted(RESERVED))}")
         return path.rstrip("/") or "/"
 
 
@@ -117,9 +122,9 @@ class Autoscaling(_Section):
     """Instances kept once the app is awake; 0 lets it fall asleep when the load goes."""
     max_instances: int = Field(10, ge=1, le=1000)
     """Instances never exceeded."""
-    target_requests_per_instance: float = Field(100, gt=0, allow_inf_nan=False)
+    target_requests_per_instance: float = Field(100, ge=0.01, allow_inf_nan=False)
     """Requests per minute that one instance should serve."""
-    scale_up_threshold: float = Field(0.9, gt=0, le=10, allow_inf_nan=False)
+    scale_up_threshold: float = Field(0.9, ge=0.01, le=10, allow_inf_nan=False)
     """Scale up when the load per instance exceeds this fraction of the target."""
     scale_down_threshold: float = Field(0.3, ge=0, le=10, allow_inf_nan=False)
     """Scale down when the load per instance falls below this fraction of the target."""
@@ -265,8 +270,8 @@ def parse(labels: Mapping[str, str], *, app_id: str, ports: tuple[int, ...]) -> 
     problems: list[str] = []
     tree: dict[str, Any] = {"app_id": slug(app_id)}
     for label, value in labels.items():
-        if not label.startswith(PREFIX) or label in OWN_LABELS:
-            continue
+        if not label.startswith(PREFIX) or label in OWN_LABELS or not value.strip():
+            continue  # an empty value is what compose makes of a variable that is not set
         if label not in LABELS:
             problems.append(_unknown(label))
             continue
@@ -274,7 +279,7 @@ def parse(labels: Mapping[str, str], *, app_id: str, ports: tuple[int, ...]) -> 
         node = tree
         for section in sections:
             node = node.setdefault(section, {})
-        node[name] = value
+        node[name] = value.strip()
     if "port" not in tree:
         if len(ports) == 1:
             tree["port"] = ports[0]
@@ -291,9 +296,9 @@ def parse(labels: Mapping[str, str], *, app_id: str, ports: tuple[int, ...]) -> 
 
 
 def _unknown(label: str) -> str:
-    near = difflib.get_close_matches(label, LABELS, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(label.removeprefix(PREFIX), [name for name, _ in fields()], n=1, cutoff=0.5)
     return f"label {label} is unknown" + (
-        f"; did you mean {near[0]}?" if near else "; `dockscale labels` lists them all"
+        f"; did you mean {PREFIX}{near[0]}?" if near else "; `dockscale labels` lists them all"
     )
 
 

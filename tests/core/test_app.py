@@ -13,7 +13,7 @@ from dockscale.core.pool import Instance, Turn
 from dockscale.core.spec import AppSpec, Autoscaling
 from tests.support.clock import ManualClock
 
-# With the defaults one instance should serve 100 a minute; above 90 it is busy, and 10 in six seconds are a burst.
+# With the defaults one instance should serve 100 a minute; above 90 it is busy, and 18 in six seconds, twice that rate, are a burst.
 TEMPLATE = Container(id="v1", name="web")
 
 
@@ -109,7 +109,7 @@ def test_a_burst_asks_for_a_decision_long_before_the_minute_does() -> None:
     app = app_of(clock, "a")
     app.decide()
 
-    assert spread(app, clock, 10, 3.0) == [False] * 9 + [True]
+    assert spread(app, clock, 18, 3.0) == [False] * 17 + [True]
     assert app.decide().reason is Reason.BURST
 
 
@@ -122,7 +122,7 @@ def test_a_burst_asks_for_a_decision_even_while_a_scale_up_is_held_back() -> Non
     assert app.decide().held_by == (Held.UP_COOLDOWN,)
     clock.advance(6)
 
-    assert spread(app, clock, 28, 0.5) == [False] * 27 + [True]
+    assert spread(app, clock, 36, 0.5) == [False] * 35 + [True]
 
 
 def test_an_app_at_its_max_asks_for_no_decision() -> None:
@@ -344,8 +344,8 @@ def test_after_the_stragglers_of_a_crowd_a_burst_is_a_burst() -> None:
     app.decide()
     clock.advance(1)
 
-    assert spread(app, clock, 10, 0.5)[-1] is True
-    assert app.load().burst == 10
+    assert spread(app, clock, 18, 0.5)[-1] is True
+    assert app.load().burst == 18
 
 
 def test_those_who_come_right_after_fewer_than_a_crowd_may_be_a_burst() -> None:
@@ -358,7 +358,7 @@ def test_those_who_come_right_after_fewer_than_a_crowd_may_be_a_burst() -> None:
     make_ready(app, instance)
     app.decide()
 
-    assert spread(app, clock, 10, 0.5)[-1] is True
+    assert spread(app, clock, 18, 0.5)[-1] is True
 
 
 def test_a_further_instance_that_gets_ready_hides_no_burst() -> None:
@@ -396,6 +396,7 @@ def test_while_a_start_is_not_due_a_request_is_spared_the_wait() -> None:
     app = app_of(clock)
     app.check()
     app.start_failed("it exited at once")
+    clock.advance(1.0)
     app.start_failed("it exited again")
     clock.advance(0.5)
 
