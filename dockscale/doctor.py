@@ -26,7 +26,7 @@ def examine(settings: Settings, server: dict[str, object] | None) -> Iterator[Fi
         client = docker.DockerClient(base_url=settings.engine) if settings.engine else docker.from_env()
         with closing(client):
             yield from _engine(client)
-            yield from _labelled(client)
+            yield from _labelled(client, ["dockscale.enable", *([settings.only] if settings.only else [])])
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
         advice = "start it, or say where it is in DOCKSCALE_ENGINE or DOCKER_HOST; may you read its socket?"
         yield Finding(False, f"no container engine answers: {error}", advice)
@@ -43,9 +43,9 @@ def _engine(client: docker.DockerClient) -> Iterator[Finding]:
         yield Finding(False, text, "dockscale needs API 1.41 (Docker 20.10) or newer")
 
 
-def _labelled(client: docker.DockerClient) -> Iterator[Finding]:
-    containers = client.api.containers(all=True, filters={"label": "dockscale.enable"})
-    images = client.api.images(filters={"label": "dockscale.enable"})
+def _labelled(client: docker.DockerClient, labels: list[str]) -> Iterator[Finding]:
+    containers = client.api.containers(all=True, filters={"label": labels})
+    images = client.api.images(filters={"label": labels, "dangling": False})
     if not containers and not images:
         yield Finding(False, "no container or image is labelled", "add the label dockscale.enable=true to one")
         return

@@ -176,9 +176,10 @@ class Scaler:
         instance = self._instance(container.name, revision, managed=container.managed, pinned=pinned)
         instance.container_id = container.id
         instance.acknowledged_at = self._clock()
-        age = time.time() - container.created
-        if container.managed and app.memory.last_up is None and age >= 0:
-            app.memory = replace(app.memory, last_up=self._clock() - age)
+        if container.managed:
+            made = self._clock() - max(0.0, time.time() - container.created)
+            last_up = app.memory.last_up
+            app.memory = replace(app.memory, last_up=made if last_up is None else max(made, last_up))
         self._begin(app, instance, container)
 
     def _instance(self, name: str, revision: str, *, managed: bool, pinned: bool) -> Instance:
@@ -224,7 +225,8 @@ class Scaler:
             instance.container_id,
             managed=instance.managed,
             stop_timeout=app.spec.shutdown_config.stop_timeout,
-            runs=not instance.lost,
+            # A container that was made by hand is let be when dockscale has nothing to do with it any more.
+            runs=not instance.lost and (instance.managed or not app.retired),
         )
 
     async def _start(
@@ -247,6 +249,8 @@ class Scaler:
                 address = (self._host(container), app.spec.port)
                 if not container.runs:
                     raise _StartFailed(f"it exited at once (state {container.state})")
+                if container.health == "unhealthy":
+                    raise _StartFailed("its HEALTHCHECK fails")
                 if not address[0]:
                     raise _StartFailed(f"it has no address on network {self._network or '(any)'}")
                 await probe.until_ready(*address, app.spec.startup_config.health_path)

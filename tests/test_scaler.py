@@ -358,3 +358,17 @@ async def keep_asking(it: World, stop: asyncio.Event, path: str = "/") -> list[i
     while not stop.is_set():
         statuses.append((await it.get(path))[0])
     return statuses
+
+
+async def test_a_container_made_by_hand_is_let_be_when_its_labels_lose_to_an_older_one() -> None:
+    engine = MemoryEngine()
+    engine.add_image("plain", Program(backend))
+    made = engine.add_container("web", "plain", ENABLED)
+    await engine.start(made.id)
+    async with serving(engine) as it:
+        await until(lambda: it.ready() == 1)
+
+        it.dockscale.scaler.retire(it.dockscale.registry.apps.pop("web"))
+
+        await until(lambda: not it.dockscale.scaler._tended)
+        assert running(it) == ["web"]

@@ -155,8 +155,12 @@ class App:
         )
 
     def stale(self) -> list[Instance]:
-        """Instances of an earlier template that are not leaving yet; those that serve nobody first."""
-        old = [instance for instance in self.pool.candidates() if instance.revision != self.template.id]
+        """Instances of an earlier template that may go and are not going yet; those that serve nobody first."""
+        old = [
+            instance
+            for instance in self.pool.candidates()
+            if instance.revision != self.template.id and not instance.pinned
+        ]
         return sorted(old, key=lambda instance: (instance.state is State.READY, instance.in_flight)) if old else old
 
     def decide(self) -> Decision:

@@ -71,8 +71,7 @@ class DockerEngine:
                 summaries |= {each["Id"]: each for each in await self._summaries({"label": [label, *self._only]})}
             containers = [await self._container(summary) for summary in summaries.values()]
             labelled = await self._docker.images.list(filters={"label": [ENABLE, *self._only]})
-            # An untagged image has been replaced by a newer build.
-            images = [await self._image(summary) for summary in labelled if summary.get("RepoTags")]
+            images = [await self._image(summary) for summary in labelled if _tags(summary)]
         listing = Listing(tuple(c for c in containers if c), tuple(i for i in images if i))
         known = {c.id for c in listing.containers} | {i.id for i in listing.images}
         self._fixed = {key: value for key, value in self._fixed.items() if key in known}
@@ -235,7 +234,7 @@ class DockerEngine:
             self._fixed[image_id] = _Fixed(_unix(shown["Created"]), _exposed(shown["Config"] or {}))
         return Image(
             id=image_id,
-            name=sorted(summary["RepoTags"])[0],
+            name=_tags(summary)[0],
             labels=summary.get("Labels") or {},
             created=self._fixed[image_id].created,
             ports=self._fixed[image_id].ports,
@@ -276,6 +275,11 @@ def _copied(shown: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     networks = shown["NetworkSettings"]["Networks"] or {}
     first = "bridge" if mode == "default" else mode
     return config, tuple(name for name in networks if name != first)
+
+
+def _tags(summary: dict[str, Any]) -> list[str]:
+    """An image's names; none if it is a step of a build, or has been replaced by a newer one."""
+    return sorted(tag for tag in summary.get("RepoTags") or () if tag != "<none>:<none>")
 
 
 def _unix(created: str) -> float:

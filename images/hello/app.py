@@ -28,6 +28,8 @@ from starlette.websockets import WebSocketDisconnect
 
 INSTANCE = os.uname().nodename
 STARTED = time.monotonic()
+WORK_S = 0.05
+"""What a status takes, as if a database were asked: a demo that answers in no time needs no second instance."""
 
 app = FastAPI(title="hello", docs_url=None, redoc_url=None, openapi_url=None)
 processed = 0
@@ -46,10 +48,10 @@ async def page() -> str:
 <html lang="en"><meta charset="utf-8"><title>hello from {INSTANCE}</title>
 <style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 40em; margin: 3em auto }}</style>
 <h1>Hello from instance {INSTANCE}</h1>
-<p>Up for {time.monotonic() - STARTED:.1f} s, {processed} tasks processed here.
+<p>Up for {time.monotonic() - STARTED:.1f} s, {processed} requests processed.
 Reload: with several instances, another one may answer.</p>
 <ul>
-<li><a href="api/status">GET api/status</a> – this instance
+<li><a href="api/status">GET api/status</a> – this instance, after 0.05 s
 <li>POST api/process – any JSON object, answered after 0.1 s
 <li>POST api/heavy-task – {{"iterations": 1000}}
 <li><a href="api/stream">GET api/stream?count=10</a> – one event each half second
@@ -60,6 +62,8 @@ Reload: with several instances, another one may answer.</p>
 
 @app.get("/api/status", response_model=None)
 async def status() -> dict:
+    count()
+    await asyncio.sleep(WORK_S)
     return {
         "instance_id": INSTANCE,
         "uptime": round(time.monotonic() - STARTED, 3),

@@ -13,7 +13,8 @@ from dockscale.core.pool import Instance, Turn
 from dockscale.core.spec import AppSpec, Autoscaling
 from tests.support.clock import ManualClock
 
-# With the defaults one instance should serve 100 a minute; above 90 it is busy, and 18 in six seconds, twice that rate, are a burst.
+# With the defaults one instance should serve 100 a minute; above 90 it is busy.
+# 18 in six seconds, twice that rate, are a burst.
 TEMPLATE = Container(id="v1", name="web")
 
 

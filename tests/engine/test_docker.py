@@ -108,3 +108,15 @@ async def test_an_engine_that_is_not_there_is_away_and_asked_again() -> None:
         await engine.list()
     assert [await anext(events), await anext(events)] == [Event.AWAY, Event.AWAY]
     await engine.close()
+
+
+@pytest.mark.engine
+async def test_an_image_that_a_newer_build_replaced_is_no_app_any_more(real: Real) -> None:
+    real.build("shop", {"dockscale.version": "1"})
+    real.build("shop", {"dockscale.version": "2"})
+    engine = DockerEngine(only=real.label)
+
+    [image] = (await engine.list()).images
+    await engine.close()
+
+    assert image.labels["dockscale.version"] == "2"

@@ -17,7 +17,6 @@ class Real:
     def __init__(self, client: docker.DockerClient, label: str) -> None:
         self.client = client
         self.label = label
-        self._images: list[str] = []
 
     @property
     def labels(self) -> dict[str, str]:
@@ -35,7 +34,6 @@ class Real:
         lines = [f"FROM {base}"]
         lines += [f"LABEL {key}={value!r}" for key, value in {**ENABLED, **self.labels, **labels}.items()]
         tag = self.named(name)
-        self._images.append(tag)
         self.client.images.build(fileobj=io.BytesIO("\n".join(lines).encode()), tag=tag, rm=True)
         return tag
 
@@ -54,8 +52,8 @@ class Real:
         sweep(self.client, self.label)
         for network in self.client.networks.list(filters={"label": self.label}):
             network.remove()
-        for image in self._images:
-            self.client.images.remove(image, force=True)
+        for image in self.client.images.list(filters={"label": self.label}):
+            self.client.images.remove(str(image.id), force=True)
         self.client.close()
 
 

@@ -38,7 +38,7 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
     """Wait until `condition()` holds; fail after `BOUND_S`."""
     try:
         async with asyncio.timeout(BOUND_S):
-            while not condition():  # noqa: ASYNC110  # many conditions are not events
+            while not condition():
                 await asyncio.sleep(0.003)
     except TimeoutError:
         raise AssertionError(f"still not so after {BOUND_S:g} s: {what or condition}") from None
