@@ -37,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         for each in error.errors():
             name = "_".join(str(part) for part in each["loc"]).upper()
-            print(f"dockscale: DOCKSCALE_{name} = {each['input']!r}: {each['msg']}", file=sys.stderr)
+            print(
+                f"dockscale: DOCKSCALE_{name} = {each['input']!r}: {each['msg'].removeprefix('Value error, ')}",
+                file=sys.stderr,
+            )
         return USAGE
     except BrokenPipeError:
         return OK

@@ -1,14 +1,20 @@
 """What one dockscale process needs to know: `DOCKSCALE_*` environment, `.env` or flags of `dockscale serve`."""
 
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
-def _listed(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+def _networks(value: object) -> object:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list):
+        return parts
+    try:
+        return [ip_network(str(part).strip()) for part in parts if str(part).strip()]
+    except ValueError as error:
+        raise ValueError(f"{error}; write networks such as 10.0.0.0/8, separated by commas") from None
 
 
 class Settings(BaseSettings):
@@ -50,7 +56,7 @@ class Settings(BaseSettings):
     """Seconds until a connection to an instance must stand."""
     response_timeout: float = Field(300.0, ge=0)
     """Seconds until an instance must send the next part of an answer; 0: no bound."""
-    trusted_proxies: Annotated[list[IPv4Network | IPv6Network], NoDecode, BeforeValidator(_listed)] = []
+    trusted_proxies: Annotated[list[IPv4Network | IPv6Network], NoDecode, BeforeValidator(_networks)] = []
     """Networks, separated by commas, whose X-Forwarded-* headers are believed."""
     response_headers: bool = True
     """Tell `X-Dockscale-Instance` and `Server-Timing` in answers."""

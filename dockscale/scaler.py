@@ -1,6 +1,7 @@
 """Ticks, wakes, and each instance's life from start to removal. Whether and why is decided in `core.policy`."""
 
 import asyncio
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -53,10 +54,14 @@ class Scaler:
 
     async def run(self, apps: Callable[[], Iterable[App]], interval: float) -> None:
         """Look at every app each `interval` seconds, for ever. What rises does not wait for this."""
-        while True:
-            await asyncio.sleep(interval)
-            for app in list(apps()):
-                self.tick(app)
+        try:
+            while True:
+                await asyncio.sleep(interval)
+                for app in list(apps()):
+                    self.tick(app)
+        finally:
+            for timer in self._rechecks.values():
+                timer.cancel()
 
     def tick(self, app: App) -> Decision | None:
         """Decide about an app and act on it. Never waits: by the time it returns, the pool shows the decision."""
@@ -206,8 +211,9 @@ class Scaler:
         Only the end of dockscale itself interrupts this; then the container is left running, to be adopted.
         """
         changed = asyncio.Event()
+        instance.changed = changed.set
         try:
-            address = await self._start(app, instance, source, changed)
+            address = await self._start(app, instance, source)
             app.started()
             app.pool.ready(instance, address)
             self._note_ready(app, instance, adopted=isinstance(source, Container))
@@ -229,44 +235,45 @@ class Scaler:
             runs=not instance.lost and (instance.managed or not app.retired),
         )
 
-    async def _start(
-        self, app: App, instance: Instance, source: Container | str | None, changed: asyncio.Event
-    ) -> Address:
+    async def _start(self, app: App, instance: Instance, source: Container | str | None) -> Address:
         """Bring a container up and return where it answers.
 
         Raises:
             _StartFailed: with the reason, for people.
         """
-        timeout = app.spec.startup_config.timeout
         try:
-            async with asyncio.timeout(timeout) as bound:
-                # Drained or lost meanwhile: no reason to go on.
-                instance.changed = lambda: None if bound.expired() else bound.reschedule(0.0)
-                if isinstance(source, Container):
-                    container = source
-                else:
-                    container = await self._run(app, instance, source)
-                address = (self._host(container), app.spec.port)
-                if not container.runs:
-                    raise _StartFailed(f"it exited at once (state {container.state})")
-                if container.health == "unhealthy":
-                    raise _StartFailed("its HEALTHCHECK fails")
-                if not address[0]:
-                    raise _StartFailed(f"it has no address on network {self._network or '(any)'}")
-                await probe.until_ready(*address, app.spec.startup_config.health_path)
-                return address
-        except TimeoutError:
-            if instance.lost or instance.state is State.DRAINING:
-                raise _StartFailed(instance.why) from None
-            path = app.spec.startup_config.health_path
-            asked = f"answer {path} with 2xx or 3xx" if path else "accept a connection"
-            raise _StartFailed(
-                f"it did not {asked} on port {app.spec.port} within {timeout:g} s (startup_config.timeout)"
-            ) from None
+            container = source if isinstance(source, Container) else await self._run(app, instance, source)
         except EngineError as error:
             raise _StartFailed(f"the engine refused: {error}") from error
+        if not container.runs:
+            raise _StartFailed(f"it exited at once (state {container.state})")
+        if container.health == "unhealthy":
+            raise _StartFailed("its HEALTHCHECK fails")
+        address = (self._host(container), app.spec.port)
+        if not address[0]:
+            raise _StartFailed(f"it has no address on network {self._network or '(any)'}")
+        await self._prove(app, instance, address)
+        return address
+
+    async def _prove(self, app: App, instance: Instance, address: Address) -> None:
+        timeout, path = app.spec.startup_config.timeout, app.spec.startup_config.health_path
+        notify = instance.changed
+        try:
+            async with asyncio.timeout(timeout) as bound:
+                # Lost or told to go meanwhile: no reason to go on asking.
+                instance.changed = lambda: None if bound.expired() else bound.reschedule(0.0)
+                if not _leaves(instance):
+                    await probe.until_ready(*address, path)
+        except TimeoutError:
+            if not _leaves(instance):
+                asked = f"answer {path} with 2xx or 3xx" if path else "accept a connection"
+                raise _StartFailed(
+                    f"it did not {asked} on port {app.spec.port} within {timeout:g} s (startup_config.timeout)"
+                ) from None
         finally:
-            instance.changed = changed.set
+            instance.changed = notify
+        if _leaves(instance):
+            raise _StartFailed(instance.why)
 
     async def _run(self, app: App, instance: Instance, container_id: str | None) -> Container:
         async with self._starts:
@@ -306,7 +313,7 @@ class Scaler:
         """Stop a container and, if it is a copy, remove it. Tried until it is done, however long the engine is away."""
         if not container_id:
             return
-        for attempt in range(1_000_000):
+        for attempt in itertools.count():
             try:
                 if runs:
                     await self._engine.stop(container_id, stop_timeout)
@@ -354,6 +361,10 @@ class Scaler:
             return await self._engine.logs(instance.container_id, LOG_TAIL) if instance.container_id else ()
         except EngineError:
             return ()
+
+
+def _leaves(instance: Instance) -> bool:
+    return instance.lost or instance.state is State.DRAINING
 
 
 def _free_name(app: App) -> str:

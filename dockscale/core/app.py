@@ -146,6 +146,7 @@ class App:
             draining=counts[State.DRAINING],
             stale=len(stale),
             stale_ready=sum(instance.state is State.READY for instance in stale),
+            pinned=sum(instance.pinned for instance in self.pool.candidates()),
             in_flight=in_flight,
             waiting=waiting,
             requests=self._minute.count(now),

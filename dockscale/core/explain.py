@@ -75,5 +75,7 @@ def _held(held: Held, spec: AppSpec) -> str:
             return "the same load needing them again at once"
         case Held.IN_USE:
             return "requests that are still in flight"
+        case Held.PINNED:
+            return "a container made with --rm, which would be gone if it were stopped"
         case Held.ROLLOUT:
             return "a rollout that is under way"

@@ -61,6 +61,8 @@ class Load:
     stale: int = 0
     """Those of `ready` and `starting` that were made from an earlier template."""
     stale_ready: int = 0
+    pinned: int = 0
+    """Those that must not be stopped, because stopping them would remove what they were made from."""
     in_flight: int = 0
     waiting: int = 0
     requests: int = 0

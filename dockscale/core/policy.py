@@ -45,6 +45,7 @@ class Held(StrEnum):
     WOULD_FLAP = "would_flap"
     IN_USE = "in_use"
     ROLLOUT = "rollout"
+    PINNED = "pinned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +209,13 @@ def _up(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int, reas
 def _down(
     spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int, reason: Reason
 ) -> tuple[Decision, Memory]:
-    if reason is Reason.IDLE:
+    if reason is Reason.QUIET:
+        return _quieter(spec, load, memory, now, wanted)
+    instances = max(wanted, load.pinned)
+    held = (Held.PINNED,) if instances > wanted else ()
+    if reason is Reason.IDLE and not instances:
         memory = replace(memory, awake=False, in_burst=False, below_since=None)
-        return Decision(now, wanted, wanted, reason, (), load, stop=load.have), memory
-    if reason is Reason.OVER_MAX:
-        return Decision(now, wanted, wanted, reason, (), load, stop=load.have - wanted), memory
-    return _quieter(spec, load, memory, now, wanted)
+    return Decision(now, wanted, instances, reason, held, load, stop=load.have - instances), memory
 
 
 def _quieter(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int) -> tuple[Decision, Memory]:
@@ -231,6 +233,9 @@ def _quieter(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int)
     if instances < needed:
         instances = min(needed, have)
         held.append(Held.WOULD_FLAP)
+    if instances < load.pinned:
+        instances = load.pinned
+        held.append(Held.PINNED)
     if instances == 0 and (load.in_flight or load.waiting):
         instances = 1
         held.append(Held.IN_USE)

@@ -49,6 +49,7 @@ HELD = {
     Held.AFTER_BURST: "burst",
     Held.WOULD_FLAP: "needing them again",
     Held.IN_USE: "in flight",
+    Held.PINNED: "made with --rm",
     Held.ROLLOUT: "rollout",
 }
 

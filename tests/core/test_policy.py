@@ -385,6 +385,13 @@ def test_going_down_ends_at_min_instances() -> None:
     assert told(Story(app(min_instances=4)).at(0, ready=4)) == (0, 0, Reason.QUIET, (Held.MIN_INSTANCES,))
 
 
+def test_what_must_not_be_stopped_is_kept_and_said_so() -> None:
+    story = Story(app(stop_after_inactive=60))
+
+    assert told(story.at(0, ready=1, pinned=1, idle_s=61.0)) == (0, 0, Reason.IDLE, (Held.PINNED,))
+    assert told(Story(app(min_instances=0)).at(0, ready=1, pinned=1)) == (0, 0, Reason.QUIET, (Held.PINNED,))
+
+
 def test_a_min_of_zero_lets_the_app_fall_asleep_when_the_load_goes() -> None:
     story = Story(app(min_instances=0))
 

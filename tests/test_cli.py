@@ -1,0 +1,187 @@
+"""The command line as its users see it: what is printed, and the exit code."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from dockscale import __version__, cli
+from dockscale.core.spec import LABELS
+from dockscale.engine.memory import Program
+from tests.support.backend import backend
+from tests.support.world import ENABLED, World, prefixed, world
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without a `.env` of whoever runs the tests."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+async def web(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    async with world() as it:
+        monkeypatch.setenv("DOCKSCALE_ADMIN_PORT", str(it.dockscale.admin_port))
+        yield it
+
+
+async def run(*arguments: str) -> int:
+    """Run one verb while the server in this process goes on."""
+    return await asyncio.to_thread(cli.main, arguments)
+
+
+async def test_ps_shows_each_app_in_a_row_and_what_is_wrong_below(
+    web: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    web.engine.add_image("shop", Program(backend), ENABLED | prefixed({"prot": "1"}))
+    await web.get()
+    await web.settled()
+    capsys.readouterr()
+
+    code = await run("ps")
+
+    head, shop, app, problem = capsys.readouterr().out.splitlines()
+    assert code == 0
+    assert head.split()[:4] == ["APP", "STATE", "READY", "LOAD"]
+    assert shop.split()[:2] == ["shop", "invalid"]
+    assert app.split()[:5] == ["web", "ready", "1/10", "1", "100"]
+    assert app.split()[-1].startswith("http://")
+    assert problem == "image shop: label dockscale.prot is unknown; did you mean dockscale.port?"
+
+
+async def test_ps_without_apps_says_what_to_do(web: World, capsys: pytest.CaptureFixture[str]) -> None:
+    web.engine.remove_image("web")
+    await web.settled()
+    capsys.readouterr()
+
+    assert await run("ps") == 0
+    assert "dockscale.enable=true" in capsys.readouterr().out
+
+
+async def test_explain_tells_the_story_newest_first(web: World, capsys: pytest.CaptureFixture[str]) -> None:
+    _, body = await web.get()
+    web.tick()
+    capsys.readouterr()
+
+    code = await run("explain", "web")
+
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert shown.startswith("web: ready, from image web\n")
+    assert "up above 90, down below 30 per instance" in shown
+    assert body["instance"] in shown
+    told = shown.partition("decisions, newest first\n")[2].splitlines()
+    ages = [float(line.split()[0]) for line in told]
+    assert ages == sorted(ages)
+    assert any("1 requests wait and no instance is ready" in line for line in told)
+
+
+async def test_explain_shows_as_many_decisions_as_asked_for(web: World, capsys: pytest.CaptureFixture[str]) -> None:
+    await web.get()
+    web.tick()
+    capsys.readouterr()
+
+    await run("explain", "web", "--last", "1")
+
+    assert len(capsys.readouterr().out.partition("newest first\n")[2].splitlines()) == 1
+
+
+@pytest.mark.parametrize(("verb", "path"), [(["ps"], "/api/apps"), (["explain", "web"], "/api/apps/web")])
+async def test_json_is_what_the_api_says(
+    web: World, verb: list[str], path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+
+    assert await run(*verb, "--json") == 0
+
+    async with web.session.get(web.admin + path) as answer:
+        said = await answer.json()
+    printed = json.loads(capsys.readouterr().out)
+    said, printed = (each if isinstance(each, dict) else each[0] for each in (said, printed))
+    assert printed.keys() == said.keys()
+    assert printed["urls"] == said["urls"]
+
+
+async def test_explain_of_a_refused_app_fails_with_its_problems(web: World, capsys: pytest.CaptureFixture[str]) -> None:
+    web.engine.add_image("shop", Program(backend), ENABLED | prefixed({"port": "http"}))
+    await web.settled()
+    capsys.readouterr()
+
+    assert await run("explain", "shop") == 1
+    assert "label dockscale.port = 'http'" in capsys.readouterr().out
+
+
+async def test_an_unknown_app_fails_and_says_where_to_look(web: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await run("explain", "shop") == 1
+    assert capsys.readouterr().err == "dockscale: no app is called 'shop'; `dockscale ps` lists them all\n"
+
+
+async def test_the_token_of_the_environment_is_sent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with world(admin_token="secret") as it:
+        monkeypatch.setenv("DOCKSCALE_ADMIN_PORT", str(it.dockscale.admin_port))
+        without = await run("ps")
+        told = capsys.readouterr().err
+        monkeypatch.setenv("DOCKSCALE_ADMIN_TOKEN", "secret")
+
+        assert await run("ps") == 0
+
+    assert without == 1
+    assert "DOCKSCALE_ADMIN_TOKEN" in told
+
+
+@pytest.mark.parametrize("verb", [["ps"], ["ps", "--json"], ["explain", "web"]])
+def test_without_a_server_it_fails_and_says_how_to_start_one(
+    verb: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as held:  # bound but not listening: refused, and nobody else gets it
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        monkeypatch.setenv("DOCKSCALE_ADMIN_PORT", str(port))
+
+        code = cli.main(verb)
+
+    out, err = capsys.readouterr()
+    assert (code, out) == (1, "")
+    assert err.startswith(f"dockscale: no dockscale answers at http://127.0.0.1:{port}: start it")
+    assert len(err.splitlines()) == 1
+
+
+def test_labels_and_settings_list_all_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["labels"]) == 0
+    labels = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert cli.main(["settings"]) == 0
+    settings = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+
+    assert labels == ["dockscale.enable", *LABELS]
+    assert {"DOCKSCALE_PORT", "DOCKSCALE_ADMIN_TOKEN", "DOCKSCALE_ENGINE"} <= set(settings)
+
+
+@pytest.mark.parametrize("wrong", [[], ["fly"], ["ps", "web"], ["explain"], ["explain", "web", "--last", "x"]])
+def test_wrong_usage_ends_with_2(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(wrong)
+
+    assert capsys.readouterr().err.startswith("usage: dockscale")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+
+    assert capsys.readouterr().out == f"dockscale {__version__}\n"
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    verb = f"{sys.executable} -m dockscale.cli labels"
+    done = subprocess.run(
+        ["sh", "-c", f"({verb}; echo code $? >&2) | true"], capture_output=True, text=True, check=True
+    )
+
+    assert done.stderr == "code 0\n"

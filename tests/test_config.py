@@ -1,0 +1,99 @@
+"""Where settings come from, and what is said about bad ones."""
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from dockscale import cli
+from dockscale.config import Settings
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder without a `.env` of whoever runs the tests."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def with_flags(*flags: str) -> Settings:
+    return Settings(_cli_parse_args=flags, _cli_kebab_case=True)
+
+
+def test_a_flag_goes_before_the_environment_which_goes_before_the_env_file(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (elsewhere / ".env").write_text("DOCKSCALE_DOMAIN=file\nDOCKSCALE_ONLY=file\nDOCKSCALE_NETWORK=file\n")
+    monkeypatch.setenv("DOCKSCALE_ONLY", "environment")
+    monkeypatch.setenv("DOCKSCALE_NETWORK", "environment")
+
+    settings = with_flags("--network", "flag")
+
+    assert (settings.domain, settings.only, settings.network) == ("file", "environment", "flag")
+
+
+def test_networks_are_listed_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKSCALE_TRUSTED_PROXIES", "10.0.0.0/8, ::1,")
+
+    assert Settings().trusted_proxies == [ip_network("10.0.0.0/8"), ip_network("::1")]
+
+
+def test_the_admin_port_is_for_this_machine_unless_told_otherwise() -> None:
+    assert Settings().admin_host == "127.0.0.1"
+
+
+def test_the_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKSCALE_ADMIN_TOKEN", "hunter2")
+
+    settings = Settings()
+
+    assert settings.admin_token is not None
+    assert settings.admin_token.get_secret_value() == "hunter2"
+    assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("ADMIN_PORT", "70000"),
+        ("INTERVAL", "0"),
+        ("LOG_LEVEL", "loud"),
+        ("TRUSTED_PROXIES", "home"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["serve", "ps"])
+def test_a_bad_value_ends_every_verb_with_its_name_and_value(
+    name: str, value: str, verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"DOCKSCALE_{name}", value)
+
+    code = cli.main([verb])
+
+    told = capsys.readouterr().err
+    assert code == 2
+    assert told.startswith(f"dockscale: DOCKSCALE_{name} = ")
+    assert value in told
+    assert len(told.splitlines()) == 1
+
+
+def test_a_bad_flag_ends_serve_as_a_bad_variable_does(capsys: pytest.CaptureFixture[str]) -> None:
+    code = cli.main(["serve", "--admin-port", "no"])
+
+    assert code == 2
+    assert "DOCKSCALE_ADMIN_PORT = 'no'" in capsys.readouterr().err
+
+
+def test_an_unknown_flag_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["serve", "--prot", "1"])
+
+    assert "--prot" in capsys.readouterr().err
+
+
+def test_help_shows_every_setting_as_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["serve", "--help"])
+
+    shown = capsys.readouterr().out
+    assert [name for name in Settings.model_fields if f"--{name.replace('_', '-')}" not in shown] == []

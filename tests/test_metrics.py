@@ -1,0 +1,144 @@
+"""What Prometheus reads, through its own parser."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from dockscale.engine.memory import Program
+from dockscale.metrics import render
+from tests.support.backend import backend
+from tests.support.world import ENABLED, World, prefixed, until, world
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+NAMES = {
+    "dockscale_requests_total", "dockscale_decisions_total", "dockscale_scale_events_total",
+    "dockscale_start_failures_total", "dockscale_instance_deaths_total",
+    "dockscale_instances", "dockscale_in_flight", "dockscale_waiting", "dockscale_load", "dockscale_load_target",
+    "dockscale_engine_up", "dockscale_apps", "dockscale_apps_invalid", "dockscale_build_info",
+    *(
+        f"dockscale_{what}_seconds_{part}"
+        for what in ("request_duration", "queue_wait", "cold_start")
+        for part in ("bucket", "count", "sum")
+    ),
+}  # fmt: skip
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
+
+
+async def scraped(it: World) -> Samples:
+    async with it.session.get(it.admin + "/metrics") as answer:
+        assert answer.status == 200
+        return read(await answer.text())
+
+
+def read(text: str) -> Samples:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    return samples[f"dockscale_{name}", tuple(sorted({"app": "web", **labels}.items()))]
+
+
+def buckets(samples: Samples, name: str) -> Iterator[tuple[float, float]]:
+    for (sample, labels), count in samples.items():
+        if sample == f"dockscale_{name}_bucket":
+            yield float(dict(labels)["le"]), count
+
+
+async def test_the_promised_names_are_there_and_labels_are_few() -> None:
+    async with world() as it:
+        await it.get()
+
+        samples = await scraped(it)
+
+    assert {name for name, _ in samples} == NAMES
+    labels = {label for _, pairs in samples for label, _ in pairs}
+    assert labels == {"app", "code", "state", "reason", "direction", "le", "version"}
+
+
+def test_the_page_about_metrics_names_them_all() -> None:
+    told = set(re.findall(r"^\| `(dockscale_\w+)`", PAGE.read_text(), re.MULTILINE))
+
+    assert told == {re.sub(r"_(bucket|count|sum)$", "", name) for name in NAMES}
+
+
+async def test_requests_are_counted_by_the_code_that_the_client_got() -> None:
+    async with world() as it:
+        await it.get()
+        await it.get()
+        await it.get("/status?code=404")
+        await it.get("/hang-up")
+
+        samples = await scraped(it)
+
+    codes = {dict(labels)["code"]: count for (name, labels), count in samples.items() if "requests_total" in name}
+    assert codes == {"200": 2, "404": 1, "502": 1}
+
+
+async def test_gauges_show_the_moment() -> None:
+    async with world({"autoscaling.target_requests_per_instance": "50"}) as it:
+        await it.get()
+        awake = await scraped(it)
+        it.engine.add_image("shop", Program(backend), ENABLED | prefixed({"port": "no"}))
+        await it.settled()
+        samples = await scraped(it)
+
+    assert value(awake, "instances", state="ready") == 1
+    assert value(awake, "instances", state="starting") == 0
+    assert value(awake, "load") == 1
+    assert value(awake, "load_target") == 50
+    assert value(awake, "in_flight") == value(awake, "waiting") == 0
+    assert samples["dockscale_engine_up", ()] == 1
+    assert (samples["dockscale_apps", ()], samples["dockscale_apps_invalid", ()]) == (1, 1)
+
+
+async def test_a_wake_is_one_cold_start_and_its_numbers_agree() -> None:
+    async with world(program=Program(backend, boot_s=0.03)) as it:
+        await it.get()
+        await it.get()
+
+        samples = await scraped(it)
+
+    for name, count in (("cold_start_seconds", 1), ("queue_wait_seconds", 2), ("request_duration_seconds", 2)):
+        counts = [count for _, count in sorted(buckets(samples, name))]
+        assert counts == sorted(counts), "buckets add up"
+        assert counts[-1] == value(samples, f"{name}_count") == count
+    start = value(samples, "cold_start_seconds_sum")
+    assert 0.03 <= start <= value(samples, "request_duration_seconds_sum")
+    assert all((count == 1) == (start <= bound) for bound, count in buckets(samples, "cold_start_seconds"))
+    assert value(samples, "decisions_total", reason="wake") >= 1
+    assert value(samples, "scale_events_total", direction="up") == 1
+    assert value(samples, "scale_events_total", direction="down") == 0
+
+
+async def test_failures_and_deaths_are_counted_apart() -> None:
+    async with world() as it:
+        await it.get()
+        [instance] = it.app().pool
+        await it.engine.crash(instance.container_id)
+        await until(lambda: it.app().stats.deaths == 1)
+        dead = await scraped(it)
+    async with world(program=Program(backend, exits="no")) as it:
+        await it.get()
+        failed = await scraped(it)
+
+    assert (value(dead, "instance_deaths_total"), value(dead, "start_failures_total")) == (1, 0)
+    assert (value(failed, "instance_deaths_total"), value(failed, "start_failures_total")) == (0, 1)
+
+
+async def test_without_apps_the_whole_still_reads_well() -> None:
+    async with world() as it:
+        it.engine.remove_image("web")
+        await it.settled()
+
+        samples = read(render(it.dockscale.registry).decode())
+
+    assert samples["dockscale_apps", ()] == 0

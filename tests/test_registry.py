@@ -1,0 +1,121 @@
+"""How the apps follow the engine, over the memory engine."""
+
+from structlog.testing import capture_logs
+
+from dockscale.engine.memory import MemoryEngine, Program
+from tests.support.backend import backend
+from tests.support.world import ENABLED, prefixed, serving, until, world
+
+WRONG = ENABLED | prefixed({"port": "http"})
+
+
+class Muffled(MemoryEngine):
+    """An engine whose events can get lost, as on a broken connection."""
+
+    lost = False
+
+    def _tell(self) -> None:
+        if not self.lost:
+            super()._tell()
+
+
+async def test_an_image_that_is_labelled_becomes_an_app_and_goes_with_it() -> None:
+    async with world() as it:
+        it.engine.add_image("shop", Program(backend), ENABLED)
+        await until(lambda: "shop" in it.dockscale.registry.apps)
+        status, _ = await it.get("/", "shop")
+        it.engine.remove_image("shop")
+        await until(lambda: "shop" not in it.dockscale.registry.apps)
+
+        assert status == 200
+        assert (await it.get("/", "shop"))[0] == 404
+        assert (await it.get())[0] == 200
+
+
+async def test_changed_labels_change_the_app_and_keep_its_history() -> None:
+    async with world() as it:
+        await it.get()
+        app = it.app()
+        it.engine.add_image("web", Program(backend), ENABLED | prefixed({"autoscaling.max_instances": "3"}))
+        await until(lambda: app.spec.bounds == (1, 3))
+
+        assert it.app() is app
+        assert app.stats.requests == {200: 1}
+
+
+async def test_a_route_follows_its_label() -> None:
+    async with world({"route.host": "old.example"}) as it:
+        it.engine.add_image("web", Program(backend), ENABLED | prefixed({"route.host": "new.example"}))
+        await until(lambda: it.app().spec.route.host == ("new.example",))
+
+        for host, expected in (("old.example", 404), ("new.example", 200)):
+            async with it.session.get(it.base, headers={"Host": host}) as answer:
+                assert (host, answer.status) == (host, expected)
+
+
+async def test_what_happened_while_events_were_lost_is_seen_when_they_come_again() -> None:
+    async with serving(Muffled()) as it:
+        it.engine.lost = True
+        it.engine.add_image("web", Program(backend), ENABLED)
+
+        with capture_logs() as logs:
+            it.engine.drop_events()
+            await until(lambda: "web" in it.dockscale.registry.apps)
+
+        assert [line["event"] for line in logs if line["event"].startswith("engine")] == ["engine_away", "engine_up"]
+        assert it.dockscale.registry.engine_up
+
+
+async def test_an_engine_that_cannot_be_listed_takes_no_app_away_and_is_asked_again() -> None:
+    async with world() as it:
+        await it.get()
+        it.engine.away = True
+        with capture_logs() as logs:
+            it.engine.add_image("shop", Program(backend), ENABLED)
+            await until(lambda: any(line["event"] == "list_failed" for line in logs))
+
+        during = sorted(it.dockscale.registry.apps), (await it.get())[0]
+        it.engine.away = False
+        await until(lambda: "shop" in it.dockscale.registry.apps)
+
+        assert during == (["web"], 200)
+
+
+async def test_an_app_that_is_refused_is_told_once_and_leaves_the_others_alone() -> None:
+    async with world() as it:
+        with capture_logs() as logs:
+            it.engine.add_image("shop", Program(backend), WRONG)
+            for _ in range(3):
+                await it.settled()
+
+        [told] = [line for line in logs if line["event"] == "app_invalid"]
+        assert (told["log_level"], told["source"], told["app"]) == ("error", "image shop", "shop")
+        assert told["problems"] == [it.dockscale.registry.invalid[0].problems[0]]
+        assert (await it.get())[0] == 200
+
+
+async def test_a_refusal_for_another_reason_is_told_again_and_a_repair_ends_it() -> None:
+    async with world() as it:
+        with capture_logs() as logs:
+            it.engine.add_image("shop", Program(backend), WRONG)
+            await it.settled()
+            it.engine.add_image("shop", Program(backend), ENABLED | prefixed({"prot": "1"}))
+            await it.settled()
+            it.engine.add_image("shop", Program(backend), ENABLED)
+            await it.settled()
+
+        assert sum(line["event"] == "app_invalid" for line in logs) == 2
+        assert it.dockscale.registry.invalid == ()
+        assert sorted(it.dockscale.registry.apps) == ["shop", "web"]
+
+
+async def test_an_app_whose_labels_turn_bad_is_no_longer_served() -> None:
+    async with world() as it:
+        await it.get()
+        app = it.app()
+        it.engine.add_image("web", Program(backend), WRONG)
+        await until(lambda: not it.dockscale.registry.apps)
+
+        assert app.retired
+        assert (await it.get())[0] == 404
+        await until(lambda: not app.pool.instances)
