@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
         code: int = options.verb(options, rest)
+        sys.stdout.flush()
     except Unanswered as error:
         print(f"dockscale: {error}", file=sys.stderr)
         return FAILED
@@ -43,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         return USAGE
     except BrokenPipeError:
+        # Whoever read has seen enough. Python flushes once more at its end, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     return code
 
@@ -169,10 +173,12 @@ def settings(options: argparse.Namespace, _: list[str]) -> int:
 def doctor(options: argparse.Namespace, _: list[str]) -> int:
     """Check this host."""
     try:
-        server = _ask("/")["dockscale"]
-    except Unanswered:
-        server = None
-    findings = list(examine(Settings(), server))
+        server, why_not = _ask("/")["dockscale"], ""
+    except Unanswered as error:
+        server, why_not = None, str(error)
+    except (KeyError, TypeError):
+        server, why_not = None, "what answers on the admin port is no dockscale"
+    findings = list(examine(Settings(), server, why_not))
     if options.json:
         print(json.dumps([{"good": f.good, "text": f.text, "advice": f.advice} for f in findings], indent=2))
     else:
@@ -194,12 +200,13 @@ def _ask(path: str) -> Any:
         answer = requests.get(url + path, headers=headers, timeout=_TIMEOUT_S)
     except requests.RequestException:
         raise Unanswered(f"no dockscale answers at {url}: start it (`make run` or `dockscale serve`)") from None
-    if answer.status_code >= 400:
-        try:
-            raise Unanswered(answer.json()["message"])
-        except (ValueError, KeyError):
-            raise Unanswered(f"{url}{path} answered {answer.status_code}") from None
-    return answer.json()
+    try:
+        told = answer.json()
+        if answer.status_code >= 400:
+            raise Unanswered(told["message"])
+    except (ValueError, KeyError, TypeError):
+        raise Unanswered(f"{url} is no dockscale: it answered {answer.status_code} and not as one") from None
+    return told
 
 
 if __name__ == "__main__":

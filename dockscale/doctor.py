@@ -20,8 +20,8 @@ class Finding:
     advice: str = ""
 
 
-def examine(settings: Settings, server: dict[str, object] | None) -> Iterator[Finding]:
-    """Look at the engine and the ports. `server` is the status of a running dockscale, None if there is none."""
+def examine(settings: Settings, server: dict[str, object] | None, why_not: str) -> Iterator[Finding]:
+    """Look at the engine and the ports. `server`: the status of a running dockscale, else `why_not` says why none."""
     try:
         client = docker.DockerClient(base_url=settings.engine) if settings.engine else docker.from_env()
         with closing(client):
@@ -30,7 +30,7 @@ def examine(settings: Settings, server: dict[str, object] | None) -> Iterator[Fi
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
         advice = "start it, or say where it is in DOCKSCALE_ENGINE or DOCKER_HOST; may you read its socket?"
         yield Finding(False, f"no container engine answers: {error}", advice)
-    yield from _server(settings, server)
+    yield from _server(settings, server, why_not)
 
 
 def _engine(client: docker.DockerClient) -> Iterator[Finding]:
@@ -68,7 +68,7 @@ def _reachable(container: str, network: str, address: str) -> Finding:
     return Finding(True, f"{container} can be reached at {address} on network {network}")
 
 
-def _server(settings: Settings, server: dict[str, object] | None) -> Iterator[Finding]:
+def _server(settings: Settings, server: dict[str, object] | None, why_not: str) -> Iterator[Finding]:
     if server is not None:
         yield Finding(True, f"dockscale runs: {server['apps']} apps, {server['instances']} instances")
         if server["invalid"]:
@@ -76,7 +76,7 @@ def _server(settings: Settings, server: dict[str, object] | None) -> Iterator[Fi
         if not server["engine_up"]:
             yield Finding(False, "dockscale has lost the engine", "see its log; it reconnects by itself")
         return
-    yield Finding(False, f"no dockscale answers on port {settings.admin_port}", "start it: `dockscale serve`")
+    yield Finding(False, why_not, "run `dockscale serve`, or say where it is in DOCKSCALE_ADMIN_PORT")
     for setting, host, port in (
         ("DOCKSCALE_PORT", settings.host, settings.port),
         ("DOCKSCALE_ADMIN_PORT", settings.admin_host, settings.admin_port),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -180,8 +181,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     verb = f"{sys.executable} -m dockscale.cli labels"
-    done = subprocess.run(
-        ["sh", "-c", f"({verb}; echo code $? >&2) | true"], capture_output=True, text=True, check=True
-    )
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = ["sh", "-c", f"({verb}; echo code $? >&2) | true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=buffered)
 
     assert done.stderr == "code 0\n"

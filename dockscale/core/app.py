@@ -206,13 +206,12 @@ class App:
         """Say from how many arrivals on the next decision must not wait for a tick."""
         have = decision.instances
         ready = decision.load.ready
-        scaling = self.spec.autoscaling
         self._quiet_until = decision.recheck_at
         waits = Held.DRAINING in decision.held_by or Held.STARTING in decision.held_by
         if ready == 0 or have >= self.spec.bounds[1] or waits:  # then the next change brings the next decision
             self._alarm = self._burst_alarm = inf
             return
-        line = scaling.scale_up_threshold * scaling.target_requests_per_instance
+        line = self.spec.autoscaling.up_line
         self._alarm = line * have
         share = line * BURST_S / WINDOW_S
         self._burst_alarm = max(BURST_REQUESTS, ceil(BURST_FACTOR * ready * share), int(have * share) + 1)

@@ -22,8 +22,7 @@ def _change(decision: Decision) -> str:
 
 def _why(decision: Decision, spec: AppSpec) -> str:
     load, scaling = decision.load, spec.autoscaling
-    up = scaling.scale_up_threshold * scaling.target_requests_per_instance
-    down = scaling.scale_down_threshold * scaling.target_requests_per_instance
+    up, down = scaling.up_line, scaling.down_line
     now = f"{load.requests} requests in 60 s on {load.ready} ready = {load.per_instance:g} per instance"
     match decision.reason:
         case Reason.ASLEEP:

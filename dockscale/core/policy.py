@@ -100,7 +100,7 @@ def decide(spec: AppSpec, load: Load, memory: Memory, now: float) -> tuple[Decis
 
 def _remember(spec: AppSpec, load: Load, memory: Memory, now: float) -> Memory:
     """Keep the two facts about time that loads alone do not show: in a burst, and below the threshold since."""
-    below = load.requests < _down_line(spec) * load.ready
+    below = load.requests < spec.autoscaling.down_line * load.ready
     below_since = (memory.below_since if memory.below_since is not None else now) if below else None
     in_burst = memory.in_burst
     if _burst_wish(spec, load):
@@ -132,39 +132,30 @@ def _wish(spec: AppSpec, load: Load, memory: Memory, now: float) -> tuple[int, R
     if load.ready == 0:
         return have, Reason.STEADY
     busy, burst = _busy_wish(spec, load), _burst_wish(spec, load)
-    wish, reason = max(
-        # In a tie the one that waits for no cooldown counts.
-        (_place_wish(spec, load), Reason.NO_PLACE),
-        (max(burst, busy) if burst else 0, Reason.BURST),
-        (busy, Reason.BUSY),
-        key=lambda option: option[0],
-    )
+    place = _place_wish(spec, load)
+    wish, reason = busy, Reason.BUSY
+    if burst:  # in a tie, what waits for no cooldown counts
+        wish, reason = max(busy, burst), Reason.BURST
+    if place >= wish:
+        wish, reason = place, Reason.NO_PLACE
     if wish > have:
         return (have + 1 if spec.autoscaling.step == "one" else wish), reason
-    if load.requests < _down_line(spec) * load.ready:
+    if load.requests < spec.autoscaling.down_line * load.ready:
         return (have - 1 if spec.autoscaling.step == "one" else min(wish, have - 1)), Reason.QUIET
     return have, Reason.STEADY
 
 
-def _up_line(spec: AppSpec) -> float:
-    return spec.autoscaling.scale_up_threshold * spec.autoscaling.target_requests_per_instance
-
-
-def _down_line(spec: AppSpec) -> float:
-    return spec.autoscaling.scale_down_threshold * spec.autoscaling.target_requests_per_instance
-
-
 def _busy_wish(spec: AppSpec, load: Load) -> int:
     """The fewest instances at which the load would not ask for another one."""
-    return ceil(load.requests / _up_line(spec))
+    return ceil(load.requests / spec.autoscaling.up_line)
 
 
 def _burst_wish(spec: AppSpec, load: Load) -> int:
     """What the last six seconds alone ask for, or 0 if that is not at least twice what those ready should serve."""
     rate = load.burst * (WINDOW_S / BURST_S)
-    if load.burst < BURST_REQUESTS or load.ready == 0 or rate < BURST_FACTOR * load.ready * _up_line(spec):
+    if load.burst < BURST_REQUESTS or load.ready == 0 or rate < BURST_FACTOR * load.ready * spec.autoscaling.up_line:
         return 0
-    return ceil(rate / _up_line(spec))
+    return ceil(rate / spec.autoscaling.up_line)
 
 
 def _place_wish(spec: AppSpec, load: Load) -> int:
@@ -228,7 +219,7 @@ def _quieter(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int)
         instances = min(low, have)
         held.append(Held.MIN_INSTANCES)
     needed = max(_busy_wish(spec, load), _place_wish(spec, load))
-    while needed < have and _burst_wish(spec, replace(load, ready=needed)) > needed:
+    while needed < have and load.burst >= BURST_REQUESTS and _burst_wish(spec, replace(load, ready=needed)) > needed:
         needed += 1
     if instances < needed:
         instances = min(needed, have)

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -145,6 +146,16 @@ class Autoscaling(_Section):
     queue_timeout: PositiveSeconds = 60
     """Seconds a request may wait for a place; then it gets 504."""
 
+    @cached_property
+    def up_line(self) -> float:
+        """Requests per minute and instance above which the app goes up."""
+        return self.scale_up_threshold * self.target_requests_per_instance
+
+    @cached_property
+    def down_line(self) -> float:
+        """Requests per minute and instance below which the app goes down."""
+        return self.scale_down_threshold * self.target_requests_per_instance
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.min_instances > self.max_instances:
@@ -225,7 +236,7 @@ class AppSpec(_Section):
             raise ValueError("must be 1 to 63 of a-z, 0-9 and -, and neither start nor end with -")
         return value
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[int, int]:
         """Fewest and most instances of an app that is awake."""
         scaling = self.autoscaling
