@@ -14,6 +14,7 @@ from tests.support.world import World, prefixed, serving, until
 
 pytestmark = pytest.mark.engine
 
+UNTIRING = {"autoscaling.target_requests_per_instance": "1000000"}
 SMALL = {"autoscaling.target_requests_per_instance": "20", "autoscaling.scale_up_cooldown": "0"}
 
 
@@ -93,7 +94,8 @@ async def test_it_scales_up_with_load_and_down_under_load_without_losing_a_reque
 
 
 async def test_a_killed_instance_is_replaced_and_gets_are_not_lost(it: World, real: Real) -> None:
-    await in_thread(lambda: real.build("web", prefixed({"app_id": "web", "autoscaling.min_instances": "2"})))
+    labels = {"app_id": "web", "autoscaling.min_instances": "2"} | UNTIRING
+    await in_thread(lambda: real.build("web", prefixed(labels)))
     await appears(it, "web")
     await it.get()
     await until(lambda: it.ready() == 2)
@@ -114,7 +116,7 @@ async def test_a_killed_instance_is_replaced_and_gets_are_not_lost(it: World, re
 
 async def test_a_new_template_takes_over_without_losing_a_request(it: World, real: Real) -> None:
     compose = {"com.docker.compose.project": real.named("shop"), "com.docker.compose.service": "web"}
-    labels = prefixed({"autoscaling.target_requests_per_instance": "1000000"}) | compose
+    labels = prefixed(UNTIRING) | compose
     old = real.create("web-old", labels)
     await in_thread(old.start)
     await appears(it, "web")
