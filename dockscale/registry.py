@@ -43,6 +43,8 @@ class Registry:
         self._chance = chance
         self._domain = domain
         self._dirty = asyncio.Event()
+        self._leaving: dict[str, App] = {}
+        """Apps that are gone and still drain: if one comes back, what drains still counts."""
 
     async def run(self) -> None:
         """Follow the engine for ever."""
@@ -89,11 +91,16 @@ class Registry:
     def _follow(self, catalog: Catalog, began: float) -> None:
         for app_id in self.apps.keys() - catalog.apps.keys():
             log.info("app_removed", app=app_id)
-            self._tender.retire(self.apps.pop(app_id))
+            self._leaving[app_id] = self.apps.pop(app_id)
+            self._tender.retire(self._leaving[app_id])
+        self._leaving = {app_id: app for app_id, app in self._leaving.items() if app.pool.instances}
         for app_id, entry in catalog.apps.items():
             app = self.apps.get(app_id)
             if app is None:
-                self.apps[app_id] = App(entry.spec, entry.template, self._clock, self._chance)
+                app = self._leaving.pop(app_id, None) or App(entry.spec, entry.template, self._clock, self._chance)
+                app.retired = False
+                app.follow(entry.spec, entry.template)
+                self.apps[app_id] = app
                 log.info("app_found", app=app_id, template=entry.template.name)
             else:
                 if app.spec != entry.spec:

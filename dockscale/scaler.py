@@ -118,10 +118,11 @@ class Scaler:
 
     def observe(self, app: App, members: Iterable[Container], began: float) -> None:
         """Bring an app's pool into line with a listing that was asked for at `began`."""
-        seen = {}
-        for container in members:
-            seen[container.name] = container
-            if container.name in app.pool.instances or container.name in self._tended:
+        # By id: a container may be given another name while it serves.
+        seen = {container.id: container for container in members}
+        known = {instance.container_id for instance in app.pool}
+        for container in seen.values():
+            if container.id in known or container.name in self._tended:
                 continue
             if container.runs:
                 self._adopt(app, container)
@@ -131,11 +132,14 @@ class Scaler:
             # A listing says nothing about what was started after it was asked for.
             if instance.acknowledged_at is None or began < instance.acknowledged_at:
                 continue
-            found = seen.get(instance.name)
-            if found is None or found.id != instance.container_id:
+            found = seen.get(instance.container_id)
+            if found is None:
                 app.pool.lose(instance, "its container was removed")
             elif not found.runs:
                 app.pool.lose(instance, f"its container is {found.state}")
+            elif instance.state is State.READY and self._host(found) != instance.address[0]:
+                # Restarted in between: its old address may be another container's by now.
+                app.pool.lose(instance, "its container has another address")
         self.tick(app)
 
     def retire(self, app: App) -> None:
@@ -199,8 +203,11 @@ class Scaler:
         """Live one life; whatever goes wrong in it ends that life alone."""
         try:
             await self._live(app, instance, source)
-        except Exception:
+        except Exception as error:
             log.exception("instance_lost_track", app=app.app_id, instance=instance.name)
+            app.pool.drain(instance, "a bug in dockscale")
+            if instance.ready_at is None:
+                app.start_failed(f"{instance.name}: {error!r}")
         self._tended.discard(instance.name)
         app.pool.finish(instance)
         self.tick(app)

@@ -126,8 +126,8 @@ async def test_server_timing_tells_the_start_apart() -> None:
 
 async def test_parts_of_a_streamed_answer_pass_at_once(web: World) -> None:
     await web.get()
-    async with web.session.get(web.base + "/public/apps/web/stream?n=3&s=0.5") as answer:
-        async with asyncio.timeout(0.4):
+    async with web.session.get(web.base + "/public/apps/web/stream?n=3&s=0.2") as answer:
+        async with asyncio.timeout(0.19):
             first = await answer.content.readuntil(b"\n\n")
 
         assert first == b"data: 0\n\n"
@@ -293,7 +293,7 @@ async def test_exact_with_several_instances_is_a_conflict() -> None:
 
 async def test_a_client_that_goes_away_ends_its_request(web: World) -> None:
     await web.get()
-    asked = asyncio.create_task(web.get("/slow?s=1"))
+    asked = asyncio.create_task(web.get("/slow?s=0.4"))
     await until(lambda: web.app().pool.in_flight == 1)
 
     asked.cancel()
@@ -380,3 +380,16 @@ async def test_dockscales_own_end_lets_requests_finish_and_tells_sockets() -> No
 
     assert (ended.type, ended.data) == (WSMsgType.CLOSE, 1012)
     assert (await slow)[0] == 200
+
+
+async def test_a_silent_socket_stays_open_longer_than_an_answer_may_take() -> None:
+    async with world(response_timeout=0.1) as it, it.session.ws_connect(it.base + "/public/apps/web/ws") as ws:
+        await ws.receive_json()
+        await ws.send_str("before")
+        await ws.receive_str()
+        with pytest.raises(TimeoutError):
+            await ws.receive(timeout=0.4)
+
+        await ws.send_str("after")
+
+        assert await ws.receive_str() == "after"

@@ -1,6 +1,7 @@
 """Lives of instances, over the memory engine and real sockets."""
 
 import asyncio
+from dataclasses import replace
 
 from dockscale.core.catalog import Container
 from dockscale.engine.memory import MemoryEngine, Program
@@ -372,3 +373,51 @@ async def test_a_container_made_by_hand_is_let_be_when_its_labels_lose_to_an_old
 
         await until(lambda: not it.dockscale.scaler._tended)
         assert running(it) == ["web"]
+
+
+async def test_a_container_with_another_name_goes_on_serving() -> None:
+    engine = MemoryEngine()
+    engine.add_image("plain", Program(backend))
+    made = engine.add_container("web", "plain", ENABLED | prefixed({"app_id": "web"}))
+    async with serving(engine) as it:
+        await it.get()
+
+        box = engine._boxes[made.id]
+        box.container = replace(box.container, name="another")
+        await it.settled()
+
+        assert it.states() == {"ready": 1}
+        assert engine.starts == 1
+
+
+async def test_a_container_that_came_back_at_another_address_is_proven_anew() -> None:
+    async with world() as it:
+        await it.get()
+        [instance] = it.app().pool
+        it.app().pool.instances[instance.name].address = ("127.63.0.1", 8000)  # where it was before
+
+        await it.settled()
+        await until(lambda: it.ready() == 1 and instance.name not in it.app().pool.instances)
+
+        assert (await it.get())[0] == 200
+
+
+async def test_an_app_that_goes_and_comes_back_counts_what_still_drains() -> None:
+    labels = ENABLED | prefixed({"autoscaling.max_instances": "1"})
+    engine = MemoryEngine()
+    engine.add_image("web", Program(backend), labels)
+    async with serving(engine) as it:
+        await it.get()
+        slow = asyncio.create_task(it.get("/slow?s=0.3"))
+        await until(lambda: it.app().pool.in_flight == 1)
+        engine.remove_image("web")
+        await until(lambda: "web" not in it.dockscale.registry.apps)
+        engine.add_image("web", Program(backend), labels)
+        await until(lambda: "web" in it.dockscale.registry.apps)
+
+        waiting = asyncio.create_task(it.get())
+        await until(lambda: it.app().pool.waiting == 1)
+
+        assert len(running(it)) == 1
+        assert ((await slow)[0], (await waiting)[0]) == (200, 200)
+        assert len(running(it)) == 1

@@ -199,8 +199,7 @@ class DockerEngine:
                 _unix(shown["Created"]),
                 _exposed(shown["Config"]),
                 bool(shown["HostConfig"].get("AutoRemove")),
-                # People and compose name their images; a build, as dockscale, has only ids between its steps.
-                shown["Config"]["Image"].startswith("sha256:") and MANAGED not in shown["Config"]["Labels"],
+                _of_a_build(shown["Config"]),
             )
         fixed = self._fixed[container_id]
         if fixed.of_a_build:
@@ -275,6 +274,12 @@ def _copied(shown: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     networks = shown["NetworkSettings"]["Networks"] or {}
     first = "bridge" if mode == "default" else mode
     return config, tuple(name for name in networks if name != first)
+
+
+def _of_a_build(config: dict[str, Any]) -> bool:
+    """Between its steps a build has only image ids, and it runs each step by a shell."""
+    by_shell = (config.get("Cmd") or [])[:2] == ["/bin/sh", "-c"]
+    return by_shell and config["Image"].startswith("sha256:") and MANAGED not in config["Labels"]
 
 
 def _tags(summary: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from math import ceil
 from types import MappingProxyType
+from typing import NoReturn
 
 import aiohttp
 import structlog
@@ -123,16 +124,14 @@ class Entry:
         except Climbs as error:
             return _failure(request, HTTPStatus.BAD_REQUEST, "bad_path", str(error), request_id)
         except _Cut:
-            if request.transport is not None:
-                request.transport.abort()
-            raise ConnectionResetError from None
+            _cut(request)
         except ConnectionError:
             raise
         except Exception:
             self.errors += 1
             log.exception("request_failed", request_id=request_id)
             if request.writer.output_size:  # the head is on its way: nothing can be said any more
-                raise ConnectionResetError from None
+                _cut(request)
             return _failure(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "a bug in dockscale", request_id)
 
     async def _route(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
@@ -228,7 +227,7 @@ class Entry:
             _copy(upstream.headers, answer.headers)
             if self._response_headers:
                 answer.headers["X-Dockscale-Instance"] = lease.instance.name
-                answer.headers["Server-Timing"] = self._timing(exchange, lease.instance, placed)
+                answer.headers.add("Server-Timing", self._timing(exchange, lease.instance, placed))
             if upstream.status == HTTPStatus.SWITCHING_PROTOCOLS:
                 await self._upgrade(exchange, lease, answer, upstream)
             else:
@@ -246,11 +245,13 @@ class Entry:
         answer.force_close()
         self._goodbyes.add(goodbye)
         lease.instance.goodbyes.add(goodbye.set)
+        lease.instance.on_loss.add(goodbye.set)
         try:
             await answer.prepare(exchange.request)
             await tunnel(exchange.request, answer, upstream, goodbye)
         finally:
             lease.instance.goodbyes.discard(goodbye.set)
+            lease.instance.on_loss.discard(goodbye.set)
             self._goodbyes.discard(goodbye)
 
     def _timing(self, exchange: _Exchange, instance: Instance, placed: float) -> str:
@@ -304,6 +305,12 @@ async def _body(exchange: _Exchange) -> AsyncIterator[bytes]:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     async for part in request.content.iter_any():
         yield part
+
+
+def _cut(request: web.BaseRequest) -> NoReturn:
+    if request.transport is not None:
+        request.transport.abort()
+    raise ConnectionResetError
 
 
 def _copy(source: MultiMapping[str], to: CIMultiDict[str], without: frozenset[str] = frozenset()) -> None:

@@ -104,6 +104,7 @@ async def tunnel(
         frames.feed(data)
         await answer.write(data)
 
+    protocol.read_timeout = None  # an open socket may be silent for as long as it likes
     # Both take anything that is fed like aiohttp's own WebSocketReader; only the server's type says otherwise.
     protocol.set_parser(instance, instance)
     request.protocol.set_parser(client)  # type: ignore[arg-type]

@@ -85,6 +85,8 @@ class Upstream:
             raise NoAnswer("the instance closed the connection before it answered") from error
         except TimeoutError as error:
             raise (NoAnswer if connection.stands else NotSent)("the instance died") from error
+        except aiohttp.ClientConnectionError as error:
+            raise NoAnswer(f"the connection to the instance broke: {error}") from error
         except aiohttp.ClientResponseError as error:
             raise BadAnswer(f"the instance's answer is not HTTP: {error.message}") from error
 
