@@ -107,7 +107,7 @@ async def tunnel(
     protocol.read_timeout = None  # an open socket may be silent for as long as it likes
     # Both take anything that is fed like aiohttp's own WebSocketReader; only the server's type says otherwise.
     protocol.set_parser(instance, instance)
-    request.protocol.set_parser(client)  # type: ignore[arg-type]
+    request.protocol.set_parser(client)  # type: ignore[arg-type]  # see above
     ends = [
         asyncio.create_task(_pump(client.reader, to_instance.write), name="tunnel up"),
         asyncio.create_task(_pump(instance.reader, to_client), name="tunnel down"),

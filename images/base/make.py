@@ -198,7 +198,7 @@ def add_system(image: Image) -> None:
         image.folder(folder)
     image.folder("/root", 0o700)
     image.folder("/tmp", 0o1777)  # noqa: S108  # a folder inside the image
-    image.folder("/var/tmp", 0o1777)  # noqa: S108
+    image.folder("/var/tmp", 0o1777)  # noqa: S108  # a folder of the image
     users = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
     image.bytes("/etc/passwd", users)
     image.bytes("/etc/group", b"root:x:0:\nnogroup:x:65534:\n")

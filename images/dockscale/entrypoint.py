@@ -18,4 +18,4 @@ if os.getuid() == 0:  # not when started with 'user:' or '--user'; then all is a
     os.environ["HOME"] = "/tmp"  # noqa: S108  # root's own is closed to us now
 
 command = sys.argv[1:] or ["serve"]
-os.execvp("dockscale", ["dockscale", *command])  # noqa: S606, S607
+os.execvp("dockscale", ["dockscale", *command])  # noqa: S606, S607  # to become it is the point

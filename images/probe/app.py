@@ -23,7 +23,7 @@ if code := os.environ.get("EXIT_AT_ONCE"):
     sys.exit(int(code))
 
 sys.modules["ssl"] = None  # asyncio then goes without it: 10 ms less until the first answer
-import asyncio  # noqa: E402
+import asyncio  # noqa: E402  # after what makes it quick
 
 INSTANCE = os.uname().nodename
 NO_BODY = {204, 304}
@@ -174,7 +174,7 @@ async def websocket(request):
     if not key:
         await request.answer(b"this is a WebSocket\n", 426)
         return
-    accept = b64encode(sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()).decode()  # noqa: S324
+    accept = b64encode(sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()).decode()  # noqa: S324  # RFC 6455 asks for it
     lines = ["Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {accept}"]
     if offered := request.header("sec-websocket-protocol"):
         lines.append(f"Sec-WebSocket-Protocol: {offered.split(',')[0].strip()}")

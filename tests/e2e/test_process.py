@@ -49,7 +49,7 @@ async def test_killed_and_started_again_it_adopts_what_runs(real: Real, session:
         assert len(before) == 2
         assert before == during == real.running()
         assert after_status == 200
-        assert sorted(each["name"] for each in told["instances"]) == before  # type: ignore[attr-defined]
+        assert sorted(each["name"] for each in told["instances"]) == before  # type: ignore[attr-defined]  # JSON
 
 
 async def test_half_made_and_orphaned_copies_are_removed_at_the_next_start(

@@ -42,7 +42,7 @@ async def test_a_copy_has_the_templates_settings_but_nothing_that_two_cannot_sha
     config, host = shown["Config"], shown["HostConfig"]
     assert "COLOUR=red" in config["Env"]
     assert config["Cmd"] == ["python3", "/app/app.py"]
-    assert (config["User"], config["WorkingDir"], config["StopSignal"]) == ("1234:1234", "/tmp", "SIGINT")  # noqa: S108
+    assert (config["User"], config["WorkingDir"], config["StopSignal"]) == ("1234:1234", "/tmp", "SIGINT")  # noqa: S108  # likewise
     assert config["Healthcheck"]["Test"] == ["CMD", "true"]
     assert (host["Memory"], host["NanoCpus"], host["CapDrop"]) == (64 * 2**20, 500_000_000, ["NET_RAW"])
     assert host["Binds"] == ["/etc/hostname:/shared:ro"]
