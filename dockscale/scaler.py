@@ -126,7 +126,7 @@ class Scaler:
                 continue
             if container.runs:
                 self._adopt(app, container)
-            elif container.managed:
+            elif container.managed and container.state != "removing":
                 self.discard(container)
         for instance in list(app.pool):
             # A listing says nothing about what was started after it was asked for.

@@ -102,8 +102,7 @@ async def test_without_an_engine_it_lives_but_is_not_ready() -> None:
     assert "dockscale_engine_up 0.0" in metrics
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("event_loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize(("how", "event_loop"), [(signal.SIGTERM, "uvloop"), (signal.SIGINT, "asyncio")])
 async def test_a_signal_ends_it_at_once_and_in_order(how: signal.Signals, event_loop: str) -> None:
     async with process(event_loop=event_loop) as it:
         code, events = await it.end(how)

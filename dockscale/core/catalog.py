@@ -17,7 +17,7 @@ class Container:
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     state: str = "created"
-    """`created`, `running`, `paused`, `restarting`, `exited` or `dead`."""
+    """`created`, `running`, `paused`, `restarting`, `exited`, `removing` or `dead`."""
     created: float = 0.0
     """Unix time in seconds."""
     image_id: str = ""
