@@ -312,6 +312,18 @@ async def test_a_killed_instance_is_avoided_before_anyone_noticed(web: World) ->
     assert web.app().pool.in_flight == 0
 
 
+async def test_a_bug_is_a_500_with_a_request_id_and_is_counted_as_one(web: World) -> None:
+    await web.get()
+    [instance] = web.app().pool
+    instance.address = ("127.0.0.1", 99_999)
+
+    status, body = await web.get(headers={"X-Request-Id": "abc"})
+
+    assert (status, body["error"], body["request_id"]) == (500, "internal", "abc")
+    assert web.app().stats.requests[500] == 1
+    assert web.app().pool.in_flight == 0
+
+
 # WebSocket.
 
 

@@ -110,7 +110,6 @@ class Entry:
         self._response_headers = response_headers
         self._goodbyes: set[asyncio.Event] = set()
         self.closing = False
-        self.errors = 0
 
     def close_tunnels(self) -> None:
         """Tell every open WebSocket to reconnect elsewhere."""
@@ -128,7 +127,6 @@ class Entry:
         except ConnectionError:
             raise
         except Exception:
-            self.errors += 1
             log.exception("request_failed", request_id=request_id)
             if request.writer.output_size:  # the head is on its way: nothing can be said any more
                 _cut(request)
@@ -191,6 +189,11 @@ class Entry:
             return _failure(request, status, word, str(error), request_id, retry_after=wait, more=about)
         except _Cut:
             status = 502
+            raise
+        except ConnectionError:
+            raise
+        except Exception:
+            status = 500
             raise
         finally:
             app.leave()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -14,12 +14,6 @@ SERVICE_RESTART = 1012
 """RFC 6455 close code (registered at IANA): the client may reconnect, and will reach another instance."""
 
 Write = Callable[[bytes], Awaitable[None]]
-
-
-class Upgradable(Protocol):
-    """What aiohttp's connections, server's and client's, have in common."""
-
-    def set_parser(self, parser: Any, *args: Any) -> None: ...
 
 
 class _Bytes:
