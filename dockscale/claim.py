@@ -13,21 +13,21 @@ class TooLate(NoPlace):
     """No place came free within `autoscaling.queue_timeout`."""
 
 
-async def claim(app: App, wake: Wake, avoid: Instance | None = None) -> Lease:
+async def claim(app: App, wake: Wake, avoid: Instance | None = None, token: str = "") -> Lease:
     """Return a place on a ready instance of `app`, waiting in its line if there is none now.
 
     `wake` is told to decide at once when a request finds no place. `avoid` is an instance that has just failed this
-    request.
+    request, `token` that of the one it would like (see `Pool.claim`).
 
     Raises:
         NoPlace: the line is full, the wait was too long, the start failed, or the app may not have several instances.
     """
-    lease = app.pool.claim(avoid)
+    lease = app.pool.claim(avoid, token)
     if lease is not None:
         return lease
     app.check()
     called = asyncio.Event()
-    turn = Turn(called.set)
+    turn = Turn(called.set, token)
     app.pool.wait(turn)
     try:
         wake(app)

@@ -10,7 +10,7 @@ from dockscale.claim import TooLate, claim
 from dockscale.core.app import App, AppGone
 from dockscale.core.catalog import Image
 from dockscale.core.pool import Instance, Lease, LineFull
-from dockscale.core.spec import AppSpec, Autoscaling
+from dockscale.core.spec import AppSpec, Autoscaling, SelectionMode
 from tests.support.world import until
 
 
@@ -66,6 +66,23 @@ async def test_who_finds_no_place_wakes_the_app_and_gets_the_first_one(wake: Wak
     lease = await waiting
     assert (lease.instance, instance.in_flight, app.pool.waiting) == (instance, 1, 0)
     assert wake.calls == 1
+
+
+async def test_who_has_a_token_gets_its_instance_at_once_and_from_the_line(wake: Waker) -> None:
+    app = asleep()
+    app.pool.mode = SelectionMode.STICKY
+    first, second = Instance("web-1"), Instance("web-2")
+    app.pool.launch(first)
+    app.pool.launch(second)
+    app.pool.max_concurrency = 1
+    app.pool.ready(first, ("127.0.0.1", 8000))
+    held = await claim(app, wake, token=first.token)
+    waiting = asyncio.create_task(claim(app, wake, token=second.token))
+    await until(lambda: app.pool.waiting == 1)
+
+    app.pool.ready(second, ("127.0.0.1", 8001))
+
+    assert (held.instance, (await waiting).instance) == (first, second)
 
 
 async def test_who_leaves_while_waiting_leaves_nothing_in_the_line(wake: Waker) -> None:

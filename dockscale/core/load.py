@@ -7,45 +7,51 @@ BURST_S = 6
 
 
 class Window:
-    """Arrivals in the last `seconds` whole seconds, the current one included, at O(1) per arrival."""
+    """Arrivals in the last `seconds` whole seconds, the current one included.
 
-    __slots__ = ("_buckets", "_second", "_total", "seconds")
+    An arrival costs a comparison and two additions: those of the current second stay out of the buckets until it ends.
+    """
+
+    __slots__ = ("_buckets", "_current", "_ends", "_second", "_total", "seconds")
 
     def __init__(self, seconds: int) -> None:
         self.seconds = seconds
         self._buckets = [0] * seconds
         self._second = 0
+        self._ends = 1.0
+        self._current = 0
         self._total = 0
 
     def hit(self, now: float) -> int:
         """Count one arrival at `now` (seconds) and return how many the window holds."""
-        second = int(now)
-        if second > self._second:
-            self._advance(second)
-        self._buckets[self._second % self.seconds] += 1
+        if now >= self._ends:
+            self._advance(int(now))
+        self._current += 1
         self._total += 1
         return self._total
 
     def count(self, now: float) -> int:
         """Arrivals that the window holds at `now`. A clock that steps back changes nothing."""
-        second = int(now)
-        if second > self._second:
-            self._advance(second)
+        if now >= self._ends:
+            self._advance(int(now))
         return self._total
 
     def clear(self) -> None:
         self._buckets = [0] * self.seconds
-        self._total = 0
+        self._current = self._total = 0
 
     def _advance(self, second: int) -> None:
         if second - self._second >= self.seconds:
             self.clear()
         else:
+            self._buckets[self._second % self.seconds] = self._current
+            self._current = 0
             for passed in range(self._second + 1, second + 1):
                 slot = passed % self.seconds
                 self._total -= self._buckets[slot]
                 self._buckets[slot] = 0
         self._second = second
+        self._ends = second + 1.0
 
     def __repr__(self) -> str:
         return f"<Window {self._total} in {self.seconds} s>"

@@ -7,14 +7,18 @@ leave. That is the lock: a request cannot land on an instance that has been told
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from enum import StrEnum
+from hashlib import blake2s
 
-from dockscale.core.balance import Chance, choose
+from dockscale.core.balance import CHOICES, Chance
 from dockscale.core.load import WINDOW_S, Window
 from dockscale.core.spec import SelectionMode
 
 Address = tuple[str, int]
 Clock = Callable[[], float]
 """Time as an argument: seconds on a clock that never steps back."""
+
+EJECT_AFTER = 5
+"""Connections in a row that fail until an instance is ejected."""
 
 
 class NoPlace(Exception):
@@ -35,6 +39,11 @@ class State(StrEnum):
     DRAINING = "draining"
 
 
+# Naming a member costs as much as the rest of a release (Python 3.11), so those that each request asks for are kept.
+_DRAINING = State.DRAINING
+_EXACT = SelectionMode.EXACT
+
+
 class Instance:
     """One running copy of an app. `managed`: made by dockscale, so removed in the end."""
 
@@ -44,8 +53,11 @@ class Instance:
         "address",
         "changed",
         "container_id",
+        "ejected",
+        "failed_connections",
         "goodbyes",
         "in_flight",
+        "last_chosen",
         "lost",
         "managed",
         "name",
@@ -55,6 +67,7 @@ class Instance:
         "revision",
         "started_at",
         "state",
+        "token",
         "why",
     )
 
@@ -62,6 +75,8 @@ class Instance:
         self, name: str, *, revision: str = "", managed: bool = True, pinned: bool = False, now: float = 0.0
     ) -> None:
         self.name = name
+        self.token = blake2s(name.encode(), digest_size=8).hexdigest()
+        """Names the instance to clients that stay with it. It comes from the name, so it outlasts a restart."""
         self.revision = revision
         self.managed = managed
         self.pinned = pinned
@@ -72,6 +87,12 @@ class Instance:
         self.acknowledged_at: float | None = None
         """When the engine said that it runs; older listings know nothing about it."""
         self.in_flight = 0
+        self.last_chosen = 0
+        """Which of the pool's claims the latest one on it was."""
+        self.failed_connections = 0
+        """Connections that failed since one was made."""
+        self.ejected = False
+        """It leaves because connections to it failed."""
         self.lost = False
         """Its container is gone or dead: nothing to wait for."""
         self.why = ""
@@ -105,17 +126,17 @@ def _nothing() -> None:
 class Lease:
     """One request's place on one instance; a context manager that gives it back once."""
 
-    __slots__ = ("_held", "_pool", "instance")
+    __slots__ = ("_pool", "instance")
 
     def __init__(self, pool: "Pool", instance: Instance) -> None:
         self.instance = instance
-        self._pool = pool
-        self._held = True
+        self._pool: Pool | None = pool
 
     def release(self) -> None:
-        if self._held:
-            self._held = False
-            self._pool._release(self.instance)
+        pool = self._pool
+        if pool is not None:
+            self._pool = None
+            pool._release(self.instance)
 
     def __enter__(self) -> "Lease":
         return self
@@ -125,14 +146,18 @@ class Lease:
 
 
 class Turn:
-    """A request that waits in the line. Ends with `lease` or with `error`, then `called` is called."""
+    """A request that waits in the line. Ends with `lease` or with `error`, then `called` is called.
 
-    __slots__ = ("called", "error", "lease")
+    `token` is that of the instance it would like (mode `sticky`); it does not wait for that one when another is free.
+    """
 
-    def __init__(self, called: Callable[[], None]) -> None:
+    __slots__ = ("called", "error", "lease", "token")
+
+    def __init__(self, called: Callable[[], None], token: str = "") -> None:
         self.lease: Lease | None = None
         self.error: Exception | None = None
         self.called = called
+        self.token = token
 
 
 class Pool:
@@ -140,38 +165,87 @@ class Pool:
 
     def __init__(self, clock: Clock, chance: Chance) -> None:
         self.instances: dict[str, Instance] = {}
+        self.gone: list[Instance] = []
+        """Instances that died or were ejected while they served, and that no decision knows of yet."""
         self.mode = SelectionMode.RANDOM
         self.max_concurrency: int | None = None
         self.max_queue = 1000
         self._clock = clock
         self._chance = chance
+        self._claims = 0
         self._ready: list[Instance] = []
         self._line: OrderedDict[Turn, None] = OrderedDict()
 
+    @property
+    def mode(self) -> SelectionMode:
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: SelectionMode) -> None:
+        self._mode = mode
+        self._choose = CHOICES[mode]
+
     # What a request does.
 
-    def claim(self, avoid: Instance | None = None) -> Lease | None:
-        """Give a place on a ready instance, or None if there is none. `avoid` is taken only if no other is free.
+    def claim(self, avoid: Instance | None = None, token: str = "") -> Lease | None:
+        """Give a place on a ready instance, or None if there is none.
+
+        `avoid` is taken only if no other is free. `token` is that of the instance that the request would like, if the
+        mode is `sticky`.
 
         Raises:
             SeveralInstances: the mode is `exact` and more than one is ready.
         """
-        if not self._ready:
-            return None
-        if self.mode is SelectionMode.EXACT and len(self._ready) > 1:
-            raise SeveralInstances(f"{len(self._ready)} instances are ready, and the selection mode is exact")
         free = self._ready
-        if self.max_concurrency is not None:
-            free = [instance for instance in free if instance.in_flight < self.max_concurrency]
-        if avoid is not None:
-            free = [instance for instance in free if instance is not avoid] or free
+        if self._mode is _EXACT and len(free) > 1:
+            raise SeveralInstances(f"{len(free)} instances are ready, and the selection mode is exact")
+        if self.max_concurrency is not None or avoid is not None:
+            free = self._free(avoid)
         if not free:
             return None
         now = self._clock()
-        instance = free[0] if len(free) == 1 else choose(self.mode, free, now, self._chance)
+        instance = free[0] if len(free) == 1 else self._choose(free, now, self._chance, token)
         instance.in_flight += 1
         instance._requests.hit(now)
+        self._claims += 1
+        instance.last_chosen = self._claims
         return Lease(self, instance)
+
+    def _free(self, avoid: Instance | None) -> list[Instance]:
+        cap, free = self.max_concurrency, self._ready
+        if cap is not None:
+            free = [instance for instance in free if instance.in_flight < cap]
+        if avoid is None:
+            return free
+        return [instance for instance in free if instance is not avoid] or free
+
+    def needs_token(self, instance: Instance, token: str) -> bool:
+        """Tell whether a client that sent `token` (empty: none) is to stay with `instance`, which it was given.
+
+        Then the answer tells it `instance.token`. It keeps its own while the instance of that is ready, which was only
+        full, or has failed this one request. Never unless the mode is `sticky`.
+        """
+        if self._mode is not SelectionMode.STICKY or instance.token == token:
+            return False
+        return all(ready.token != token for ready in self._ready)
+
+    def connected(self, instance: Instance) -> None:
+        """Note that a connection to an instance was made."""
+        instance.failed_connections = 0
+
+    def connect_failed(self, instance: Instance) -> bool:
+        """Note that a connection to an instance failed, and tell whether it was ejected for it.
+
+        After `EJECT_AFTER` in a row it is out of rotation, unless it is the only one that is ready. Then a decision is
+        due, which replaces it.
+        """
+        instance.failed_connections += 1
+        if instance.failed_connections < EJECT_AFTER or instance.state is not State.READY or len(self._ready) == 1:
+            return False
+        instance.ejected = True
+        self.gone.append(instance)
+        self.drain(instance, f"{instance.failed_connections} connections in a row failed")
+        return True
 
     def wait(self, turn: Turn) -> None:
         """Stand in line.
@@ -226,6 +300,7 @@ class Pool:
         instance.lost = True
         instance.why = why
         if instance.state is State.READY:
+            self.gone.append(instance)
             self.drain(instance, why)
         for interrupt in list(instance.on_loss):
             interrupt()
@@ -239,14 +314,15 @@ class Pool:
     def serve_line(self) -> None:
         """Give places to those who wait, in the order they came, while there are any."""
         while self._line:
+            turn = next(iter(self._line))
             try:
-                lease = self.claim()
+                lease = self.claim(token=turn.token)
             except SeveralInstances as error:
                 self.dismiss(error)
                 return
             if lease is None:
                 return
-            turn, _ = self._line.popitem(last=False)
+            del self._line[turn]
             turn.lease = lease
             turn.called()
 
@@ -261,7 +337,7 @@ class Pool:
         instance.in_flight -= 1
         if self._line:
             self.serve_line()
-        if instance.in_flight == 0 and instance.state is State.DRAINING:
+        if instance.in_flight == 0 and instance.state is _DRAINING:
             instance.changed()
 
     # What others read.

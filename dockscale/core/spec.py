@@ -76,6 +76,9 @@ class SelectionMode(StrEnum):
     LAST = "last"
     MIN_LOAD = "min_load"
     EXACT = "exact"
+    ROUND_ROBIN = "round_robin"
+    POWER_OF_TWO = "power_of_two"
+    STICKY = "sticky"
 
 
 def _hosts_of(value: object) -> object:
@@ -215,19 +218,12 @@ class AppSpec(_Section):
     """Where the app listens. Default: the image's only exposed TCP port."""
     route: Route = Route()
     service_selection_mode: SelectionMode = SelectionMode.RANDOM
-    """How a request picks an instance: `random`, `first`, `last`, `min_load` or `exact`."""
+    """Who serves: `random`, `first`, `last`, `min_load`, `exact`, `round_robin`, `power_of_two` or `sticky`."""
     lazy: bool = True
     """`false`: `min_instances` are started at once, not with the first request."""
     autoscaling: Autoscaling = Autoscaling()
     startup_config: StartupConfig = StartupConfig()
     shutdown_config: ShutdownConfig = ShutdownConfig()
-
-    @field_validator("service_selection_mode", mode="before")
-    @classmethod
-    def _known_mode(cls, value: object) -> object:
-        if value in ("round_robin", "power_of_two", "sticky"):
-            raise ValueError("is not supported yet; use random, first, last, min_load or exact")
-        return value
 
     @field_validator("app_id", "workspace")
     @classmethod

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dockscale.core.pool import Instance, Lease, LineFull, Pool, SeveralInstances, State, Turn
+from dockscale.core.pool import EJECT_AFTER, Instance, Lease, LineFull, Pool, SeveralInstances, State, Turn
 from dockscale.core.spec import SelectionMode
 from tests.support.clock import ManualClock
 
@@ -30,14 +30,14 @@ def make_ready(pool: Pool, instance: Instance) -> None:
     pool.ready(instance, ("10.0.0.1", 8000))
 
 
-def claimed(pool: Pool, avoid: Instance | None = None) -> Lease:
-    lease = pool.claim(avoid)
+def claimed(pool: Pool, avoid: Instance | None = None, token: str = "") -> Lease:
+    lease = pool.claim(avoid, token)
     assert lease is not None
     return lease
 
 
-def waiting(pool: Pool) -> Turn:
-    turn = Turn(lambda: None)
+def waiting(pool: Pool, token: str = "") -> Turn:
+    turn = Turn(lambda: None, token)
     pool.wait(turn)
     return turn
 
@@ -182,6 +182,124 @@ def test_exact_refuses_those_in_the_line_too_when_a_second_gets_ready() -> None:
     assert pool.waiting == 0
     lease.release()
     assert pool.in_flight == 0
+
+
+@pytest.mark.parametrize("mode", list(SelectionMode))
+def test_every_mode_takes_the_only_one(mode: SelectionMode) -> None:
+    assert claimed(pool_of("a", mode=mode)).instance.name == "a"
+
+
+# In turn, and by token.
+
+
+def in_turn(pool: Pool, requests: int) -> str:
+    """Who served so many requests that ended at once."""
+    names = []
+    for _ in range(requests):
+        with claimed(pool) as lease:
+            names.append(lease.instance.name)
+    return "".join(names)
+
+
+def test_round_robin_goes_round_and_round() -> None:
+    assert in_turn(pool_of("a", "b", "c", mode=SelectionMode.ROUND_ROBIN), 7) == "abcabca"
+
+
+def test_round_robin_stays_fair_when_instances_come_and_go() -> None:
+    pool = pool_of("a", "b", "c", mode=SelectionMode.ROUND_ROBIN)
+    assert in_turn(pool, 4) == "abca"
+    pool.drain(pool.instances["b"], "quiet")
+    assert in_turn(pool, 2) == "ca"
+    make_ready(pool, launched(pool, "d"))
+
+    assert in_turn(pool, 6) == "dcadca"
+
+
+def test_round_robin_comes_back_first_to_whom_it_passed_over_for_being_full() -> None:
+    pool = pool_of("a", "b", "c", mode=SelectionMode.ROUND_ROBIN, cap=1)
+    full = claimed(pool)
+    assert in_turn(pool, 4) == "bcbc"
+    full.release()
+
+    assert in_turn(pool, 4) == "abca"
+
+
+def test_round_robin_knows_whom_it_was_that_served_before_it_was_chosen() -> None:
+    pool = pool_of("a", "b", mode=SelectionMode.FIRST)
+    assert in_turn(pool, 3) == "aaa"
+    pool.mode = SelectionMode.ROUND_ROBIN
+
+    assert in_turn(pool, 3) == "bab"
+
+
+def test_a_token_is_short_and_the_same_for_the_same_name() -> None:
+    assert Instance("web-1-ab12").token == Instance("web-1-ab12").token
+    assert Instance("web-1-ab12").token != Instance("web-2-cd34").token
+    assert len(Instance("web-1-ab12").token) == 16
+
+
+def test_a_client_stays_with_its_instance_however_busy_that_is() -> None:
+    pool = pool_of("a", "b", mode=SelectionMode.STICKY)
+    token = pool.instances["b"].token
+
+    assert [claimed(pool, token=token).instance.name for _ in range(5)] == ["b"] * 5
+    assert claimed(pool).instance.name == "a"
+
+
+def test_a_client_whose_instance_is_full_goes_to_another_and_back_again() -> None:
+    pool = pool_of("a", "b", mode=SelectionMode.STICKY, cap=1)
+    a = pool.instances["a"]
+    lease = claimed(pool, token=a.token)
+    other = claimed(pool, token=a.token)
+
+    assert other.instance.name == "b"
+    assert not pool.needs_token(other.instance, a.token)
+    lease.release()
+    assert claimed(pool, token=a.token).instance is a
+
+
+def test_a_client_whose_instance_has_just_failed_it_goes_to_another() -> None:
+    pool = pool_of("a", "b", mode=SelectionMode.STICKY)
+    a = pool.instances["a"]
+
+    assert claimed(pool, avoid=a, token=a.token).instance.name == "b"
+
+
+def test_a_client_in_the_line_gets_its_instance_if_that_is_free_when_its_turn_comes() -> None:
+    pool = pool_of("a", "b", mode=SelectionMode.STICKY, cap=1)
+    b = pool.instances["b"]
+    on_a, _ = claimed(pool), claimed(pool)
+    first, second = waiting(pool, b.token), waiting(pool, b.token)
+    on_a.release()
+    assert served_by(first) == "a"
+    pool.max_concurrency = 2
+    pool.serve_line()
+
+    assert served_by(second) == "b"
+
+
+@pytest.mark.parametrize(
+    ("mode", "sent", "given", "expected"),
+    [
+        (SelectionMode.STICKY, "", "a", True),
+        (SelectionMode.STICKY, "nonsense", "a", True),
+        (SelectionMode.STICKY, "a", "a", False),
+        (SelectionMode.STICKY, "a", "b", False),
+        (SelectionMode.STICKY, "drains", "b", True),
+        (SelectionMode.STICKY, "starts", "b", True),
+        (SelectionMode.RANDOM, "", "a", False),
+        (SelectionMode.MIN_LOAD, "drains", "b", False),
+    ],
+)
+def test_a_client_is_told_to_stay_if_it_has_nobody_to_stay_with(
+    mode: SelectionMode, sent: str, given: str, expected: bool
+) -> None:
+    pool = pool_of("a", "b", "drains", mode=mode)
+    launched(pool, "starts")
+    pool.drain(pool.instances["drains"], "quiet")
+    token = pool.instances[sent].token if sent in pool.instances else sent
+
+    assert pool.needs_token(pool.instances[given], token) is expected
 
 
 # The line.
@@ -367,6 +485,61 @@ def test_a_lost_instance_is_out_of_rotation_at_once() -> None:
     assert pool.in_flight == 1
 
 
+def fail(pool: Pool, name: str, times: int) -> list[bool]:
+    return [pool.connect_failed(pool.instances[name]) for _ in range(times)]
+
+
+def test_an_instance_that_takes_no_connections_is_ejected() -> None:
+    pool = pool_of("a", "b")
+    a = pool.instances["a"]
+    lease = claimed(pool)
+    assert fail(pool, "a", EJECT_AFTER) == [False] * (EJECT_AFTER - 1) + [True]
+
+    assert (a.state, a.ejected, a.lost, a.why) == (State.DRAINING, True, False, "5 connections in a row failed")
+    assert (lease.instance, a.in_flight) == (a, 1)
+    assert claimed(pool).instance.name == "b"
+    assert pool.gone == [a]
+
+
+def test_a_connection_that_is_made_forgets_those_that_failed() -> None:
+    pool = pool_of("a", "b")
+    fail(pool, "a", EJECT_AFTER - 1)
+    pool.connected(pool.instances["a"])
+
+    assert fail(pool, "a", EJECT_AFTER - 1) == [False] * (EJECT_AFTER - 1)
+    assert pool.instances["a"].state is State.READY
+
+
+def test_the_last_ready_instance_is_ejected_only_when_there_is_another() -> None:
+    pool = pool_of("a")
+    other = launched(pool, "b")
+    assert not any(fail(pool, "a", 3 * EJECT_AFTER))
+    assert claimed(pool).instance.name == "a"
+    make_ready(pool, other)
+
+    assert fail(pool, "a", 1) == [True]
+    assert pool.instances["a"].why == "16 connections in a row failed"
+    assert not any(fail(pool, "b", 3 * EJECT_AFTER))
+
+
+def test_an_instance_that_leaves_already_is_not_ejected_too() -> None:
+    pool = pool_of("a", "b", "c")
+    pool.drain(pool.instances["a"], "quiet")
+
+    assert not any(fail(pool, "a", 2 * EJECT_AFTER))
+    assert (pool.instances["a"].why, pool.instances["a"].ejected, pool.gone) == ("quiet", False, [])
+
+
+def test_those_that_died_while_they_served_are_told_to_the_next_decision() -> None:
+    pool = pool_of("a", "b", "c")
+    starting = launched(pool, "d")
+    pool.drain(pool.instances["b"], "quiet")
+    for instance in (pool.instances["a"], pool.instances["b"], starting, pool.instances["a"]):
+        pool.lose(instance, "its container is exited")
+
+    assert [instance.name for instance in pool.gone] == ["a"]
+
+
 def test_whoever_looks_after_an_instance_is_told_what_changes() -> None:
     pool = pool_of("a")
     a = pool.instances["a"]
@@ -436,11 +609,12 @@ class PoolLife(RuleBasedStateMachine):
 
     @initialize(
         cap=st.sampled_from([None, 1, 2]),
-        mode=st.sampled_from([SelectionMode.FIRST, SelectionMode.LAST, SelectionMode.MIN_LOAD, SelectionMode.EXACT]),
+        mode=st.sampled_from(SelectionMode),
+        drawn=st.integers(0, 20),
     )
-    def begin(self, cap: int | None, mode: SelectionMode) -> None:
+    def begin(self, cap: int | None, mode: SelectionMode, drawn: int) -> None:
         self.clock = ManualClock()
-        self.pool = Pool(self.clock, lambda n: n - 1)
+        self.pool = Pool(self.clock, lambda n: drawn % n)
         self.pool.mode = mode
         self.pool.max_concurrency = cap
         self.pool.max_queue = MAX_QUEUE
@@ -499,21 +673,49 @@ class PoolLife(RuleBasedStateMachine):
         draining = self.present(State.DRAINING)
         self.pool.finish(draining[pick % len(draining)])
 
-    @rule(avoid=PICK)
-    def request(self, avoid: int) -> None:
+    @precondition(lambda self: self.present(State.READY))
+    @rule(pick=PICK, made=st.sampled_from([True, False, False, False]))
+    def connect(self, pick: int, made: bool) -> None:
+        """To be ejected takes several in a row, so most of them fail, and the same few instances are tried."""
+        ready = self.present(State.READY)
+        instance = ready[pick % len(ready)]
+        if made:
+            self.pool.connected(instance)
+            return
+        for _ in range(3):
+            ejected = self.pool.connect_failed(instance)
+            assert instance.ejected is ejected is (instance.state is State.DRAINING)
+            assert self.present(State.READY), "the last one was ejected"
+            if ejected:
+                return
+
+    @rule(avoid=PICK, sticks=st.one_of(st.none(), PICK))
+    def request(self, avoid: int, sticks: int | None) -> None:
         ready = self.present(State.READY)
         avoided = ready[avoid % len(ready)] if ready and avoid % 2 else None
+        liked = self.everyone[sticks % len(self.everyone)] if self.everyone and sticks is not None else None
+        token = liked.token if liked else ""
+        free = [
+            each for each in ready if self.pool.max_concurrency is None or each.in_flight < self.pool.max_concurrency
+        ]
         try:
-            lease = self.pool.claim(avoided)
+            lease = self.pool.claim(avoided, token)
         except SeveralInstances:
             assert self.pool.mode is SelectionMode.EXACT
             assert len(ready) > 1
             return
         if lease is not None:
-            assert lease.instance.state is State.READY
+            assert lease.instance in free
+            assert lease.instance is not avoided or free == [avoided]
+            if self.pool.mode is SelectionMode.STICKY and liked in free and liked is not avoided:
+                assert lease.instance is liked
+            if self.pool.needs_token(lease.instance, token):
+                assert lease.instance is not liked
+                assert liked not in ready
             self.leases.append(lease)
             return
-        turn = Turn(lambda: self.is_called(turn))
+        assert free == []
+        turn = Turn(lambda: self.is_called(turn), token)
         try:
             self.pool.wait(turn)
         except LineFull:
@@ -545,6 +747,11 @@ class PoolLife(RuleBasedStateMachine):
     def in_flight_equals_live_leases(self) -> None:
         for instance in self.everyone:
             assert instance.in_flight == sum(lease.instance is instance for lease in self.leases)
+
+    @invariant()
+    def what_is_gone_serves_no_more(self) -> None:
+        assert len(self.pool.gone) == len(set(self.pool.gone))
+        assert all(each.state is State.DRAINING and (each.lost or each.ejected) for each in self.pool.gone)
 
     @invariant()
     def nobody_waits_beside_a_free_place(self) -> None:

@@ -259,9 +259,6 @@ def test_the_error_reads_as_all_its_problems() -> None:
         ("autoscaling.target_concurrency", "8"),
         ("startup_config.waiting_page", "true"),
         ("startup_config.wait_for_service", "model"),
-        ("service_selection_mode", "round_robin"),
-        ("service_selection_mode", "power_of_two"),
-        ("service_selection_mode", "sticky"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_and_says_so(name: str, text: str) -> None:
