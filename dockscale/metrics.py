@@ -69,6 +69,7 @@ def _counters(apps: list[App]) -> Iterator[Metric]:
     scaled = CounterMetricFamily("dockscale_scale_events", "Instances added or let go.", labels=("app", "direction"))
     failures = CounterMetricFamily("dockscale_start_failures", "Starts that failed.", labels=("app",))
     deaths = CounterMetricFamily("dockscale_instance_deaths", "Instances that died by themselves.", labels=("app",))
+    ejected = CounterMetricFamily("dockscale_instances_ejected", "Instances that took no connections.", labels=("app",))
     for app in apps:
         for code, count in sorted(app.stats.requests.items()):
             requests.add_metric((app.app_id, str(code)), count)
@@ -78,7 +79,8 @@ def _counters(apps: list[App]) -> Iterator[Metric]:
             scaled.add_metric((app.app_id, direction), app.stats.scale_events[direction])
         failures.add_metric((app.app_id,), app.stats.start_failures)
         deaths.add_metric((app.app_id,), app.stats.deaths)
-    yield from (requests, decisions, scaled, failures, deaths)
+        ejected.add_metric((app.app_id,), app.stats.ejected)
+    yield from (requests, decisions, scaled, failures, deaths, ejected)
 
 
 def _histograms(apps: list[App]) -> Iterator[Metric]:

@@ -112,6 +112,7 @@ class Scaler:
             held_by=[str(held) for held in decision.held_by],
             requests_per_minute=decision.load.requests,
             waiting=decision.load.waiting,
+            gone=list(decision.gone),
         )
 
     # What the engine shows.
@@ -228,6 +229,8 @@ class Scaler:
             while instance.state is not State.DRAINING:
                 changed.clear()
                 await changed.wait()
+            if instance.ejected:
+                self._note_ejection(app, instance)
         except _StartFailed as failure:
             await self._note_failure(app, instance, str(failure))
         await self._drained(app, instance, changed)
@@ -238,8 +241,9 @@ class Scaler:
             instance.container_id,
             managed=instance.managed,
             stop_timeout=app.spec.shutdown_config.stop_timeout,
-            # A container that was made by hand is let be when dockscale has nothing to do with it any more.
-            runs=not instance.lost and (instance.managed or not app.retired),
+            # A container that was made by hand is let be when dockscale has nothing to do with it any more, or when
+            # it would be gone if it were stopped; then the next listing that shows it running lets it prove itself.
+            runs=not instance.lost and not instance.pinned and (instance.managed or not app.retired),
         )
 
     async def _start(self, app: App, instance: Instance, source: Container | str | None) -> Address:
@@ -357,6 +361,12 @@ class Scaler:
         app.pool.drain(instance, why)
         app.start_failed(story)
         log.error("start_failed", app=app.app_id, instance=instance.name, why=why, last_lines=lines)
+
+    def _note_ejection(self, app: App, instance: Instance) -> None:
+        app.stats.ejected += 1
+        log.warning(
+            "instance_ejected", app=app.app_id, instance=instance.name, why=instance.why, in_flight=instance.in_flight
+        )
 
     async def _note_death(self, app: App, instance: Instance) -> None:
         app.stats.deaths += 1

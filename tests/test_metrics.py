@@ -9,13 +9,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from dockscale.engine.memory import Program
 from dockscale.metrics import render
 from tests.support.backend import backend
-from tests.support.world import ENABLED, World, prefixed, until, world
+from tests.support.world import ENABLED, World, eject, prefixed, until, world
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 NAMES = {
     "dockscale_requests_total", "dockscale_decisions_total", "dockscale_scale_events_total",
-    "dockscale_start_failures_total", "dockscale_instance_deaths_total",
+    "dockscale_start_failures_total", "dockscale_instance_deaths_total", "dockscale_instances_ejected_total",
     "dockscale_instances", "dockscale_in_flight", "dockscale_waiting", "dockscale_load", "dockscale_load_target",
     "dockscale_engine_up", "dockscale_apps", "dockscale_apps_invalid", "dockscale_build_info",
     *(
@@ -132,6 +132,17 @@ async def test_failures_and_deaths_are_counted_apart() -> None:
 
     assert (value(dead, "instance_deaths_total"), value(dead, "start_failures_total")) == (1, 0)
     assert (value(failed, "instance_deaths_total"), value(failed, "start_failures_total")) == (0, 1)
+
+
+async def test_ejections_are_counted() -> None:
+    async with world({"lazy": "false", "autoscaling.min_instances": "2"}) as it:
+        await until(lambda: it.ready() == 2)
+        eject(it)
+        await until(lambda: it.ready() == 2)
+
+        samples = await scraped(it)
+
+    assert (value(samples, "instances_ejected_total"), value(samples, "instance_deaths_total")) == (1, 0)
 
 
 async def test_without_apps_the_whole_still_reads_well() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from dockscale.core.catalog import Container
 from dockscale.engine.memory import MemoryEngine, Program
 from tests.support.backend import backend
-from tests.support.world import ENABLED, World, prefixed, serving, until, world
+from tests.support.world import ENABLED, World, eject, prefixed, serving, until, world
 
 NO_WAIT = {"autoscaling.scale_up_cooldown": "0", "autoscaling.scale_down_cooldown": "0"}
 
@@ -65,6 +65,85 @@ async def test_an_instance_that_dies_is_replaced_and_its_container_removed() -> 
         assert second["instance"] != first["instance"]
         assert running(it) == [second["instance"]]
         assert it.app().stats.deaths == 1
+
+
+async def test_an_instance_that_takes_no_connections_is_replaced_and_its_container_removed() -> None:
+    async with world({"lazy": "false", "autoscaling.min_instances": "2", "autoscaling.max_instances": "3"}) as it:
+        await until(lambda: it.ready() == 2)
+        before = running(it)
+
+        ejected = eject(it)
+
+        decision = it.app().decision
+        assert it.states() == {"starting": 1, "ready": 1, "draining": 1}
+        assert decision is not None
+        assert decision.gone == (f"{ejected.name} was ejected: 5 connections in a row failed",)
+        await until(lambda: it.states() == {"ready": 2} and len(running(it)) == 2)
+        assert set(running(it)) & set(before) == set(before) - {ejected.name}
+        assert (it.app().stats.ejected, it.app().stats.deaths) == (1, 0)
+
+
+async def test_an_ejected_instance_finishes_what_it_has_and_is_replaced_after_it_where_there_is_no_room() -> None:
+    async with world({"lazy": "false", "autoscaling.min_instances": "2", "autoscaling.max_instances": "2"}) as it:
+        await until(lambda: it.ready() == 2)
+        slow = asyncio.create_task(it.get("/slow?s=0.2"))
+        await until(lambda: it.app().pool.in_flight == 1)
+        busy = next(instance for instance in it.app().pool if instance.in_flight)
+
+        eject(it, busy.name)
+
+        assert it.states() == {"ready": 1, "draining": 1}
+        assert (await slow)[0] == 200
+        await until(lambda: it.ready() == 2 and len(it.app().pool.instances) == 2)
+        assert busy.name not in running(it)
+
+
+async def test_a_labelled_container_that_is_ejected_is_stopped_and_started_again_when_it_is_wanted() -> None:
+    engine = MemoryEngine()
+    engine.add_image("plain", Program(backend))
+    labels = {"autoscaling.min_instances": "2", "autoscaling.max_instances": "3", "lazy": "false"}
+    engine.add_container("web", "plain", ENABLED | prefixed(labels))
+    async with serving(engine) as it:
+        await until(lambda: it.ready() == 2)
+
+        eject(it, "web")
+
+        await until(lambda: it.ready() == 2 and "web" not in it.app().pool.instances)
+        assert {container.name: container.state for container in containers(it)}["web"] == "exited"
+        await until(lambda: it.app().template.name == "web" and not it.app().load().draining)
+        eject(it)
+        await until(lambda: it.ready() == 2 and "web" in running(it))
+
+
+async def test_a_container_that_would_be_gone_if_it_were_stopped_is_ejected_and_comes_back_by_proving_itself() -> None:
+    engine = MemoryEngine()
+    engine.add_image("plain", Program(backend))
+    labels = {"autoscaling.min_instances": "2", "autoscaling.max_instances": "3", "lazy": "false"}
+    made = engine.add_container("web", "plain", ENABLED | prefixed(labels), auto_remove=True)
+    await engine.start(made.id)
+    async with serving(engine) as it:
+        await until(lambda: it.ready() == 2)
+        first = it.app().pool.instances["web"]
+
+        eject(it, "web")
+
+        await until(lambda: it.app().pool.instances.get("web") not in (first, None))
+        await until(lambda: it.app().pool.instances["web"].state == "ready")
+        assert (engine._boxes[made.id].container.state, it.app().stats.ejected) == ("running", 1)
+        assert (await it.get())[0] == 200
+
+
+async def test_a_container_that_would_be_gone_if_it_were_stopped_runs_on_even_if_it_does_not_prove_itself() -> None:
+    engine = MemoryEngine()
+    engine.add_image("plain", Program(backend, boot_s=3600))
+    labels = ENABLED | prefixed({"startup_config.timeout": "50ms"})
+    made = engine.add_container("web", "plain", labels, auto_remove=True)
+    await engine.start(made.id)
+    async with serving(engine) as it:
+        await until(lambda: it.app().stats.start_failures)
+        await until(lambda: not it.dockscale.scaler._tended)
+
+        assert running(it) == ["web"]
 
 
 async def test_load_scales_up_at_once_and_stays_within_max_instances() -> None:

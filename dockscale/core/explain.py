@@ -5,10 +5,11 @@ from dockscale.core.spec import AppSpec
 
 
 def explain(decision: Decision, spec: AppSpec) -> str:
-    """Say in one or two sentences what was decided, why, and what held it back."""
+    """Say in a few sentences what was decided, why, what held it back, and what went before by itself."""
     change = _change(decision)
     held = ", ".join(_held(held, spec) for held in decision.held_by)
-    return f"{change}: {_why(decision, spec)}" + (f". Held back by {held}" if held else "") + "."
+    sentences = [f"{change}: {_why(decision, spec)}", *([f"Held back by {held}"] if held else []), *decision.gone]
+    return ". ".join(sentences) + "."
 
 
 def _change(decision: Decision) -> str:

@@ -64,6 +64,8 @@ class Memory:
     """Starts that failed in a row."""
     retry_at: float = 0.0
     """No start before this time."""
+    gone: tuple[str, ...] = ()
+    """What became of each instance that died or was ejected while it served, and is not replaced yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class Decision:
     stop: int = 0
     recheck_at: float = 0.0
     """When what holds a scale-up back is over (0: nothing does)."""
+    gone: tuple[str, ...] = ()
+    """What became of instances that died or were ejected and that this decision may replace, a sentence for each."""
 
     @property
     def changes(self) -> bool:
@@ -92,10 +96,19 @@ def decide(spec: AppSpec, load: Load, memory: Memory, now: float) -> tuple[Decis
     wanted, reason = _wish(spec, load, memory, now)
     have = load.have
     if wanted > have:
-        return _up(spec, load, memory, now, wanted, reason)
-    if wanted < have or reason is Reason.IDLE:
-        return _down(spec, load, memory, now, wanted, reason)
-    return Decision(now, wanted, have, reason, (), load), memory
+        decision, memory = _up(spec, load, memory, now, wanted, reason)
+    elif wanted < have or reason is Reason.IDLE:
+        decision, memory = _down(spec, load, memory, now, wanted, reason)
+    else:
+        decision = Decision(now, wanted, have, reason, (), load)
+    return _replaced(decision, memory) if memory.gone else (decision, memory)
+
+
+def _replaced(decision: Decision, memory: Memory) -> tuple[Decision, Memory]:
+    """Tell what is gone with the decision; remember of it what is missing still, which none that is ready may show."""
+    missing = decision.instances < decision.wanted or (decision.load.ready == 0 and decision.instances > 0)
+    left = memory.gone[decision.start :] if missing else ()
+    return replace(decision, gone=memory.gone), replace(memory, gone=left)
 
 
 def _remember(spec: AppSpec, load: Load, memory: Memory, now: float) -> Memory:
@@ -182,15 +195,17 @@ def _up(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int, reas
         held.append(Held.STARTING)
     if reason is Reason.BUSY and instances > have and memory.last_up is not None:
         over_at = memory.last_up + spec.autoscaling.scale_up_cooldown
-        if now < over_at:
-            instances, recheck_at = have, over_at
+        replacing = min(instances, have + len(memory.gone))
+        if now < over_at and instances > replacing:
+            instances, recheck_at = replacing, over_at
             held.append(Held.UP_COOLDOWN)
     if instances > have and now < memory.retry_at:
         instances, recheck_at = have, memory.retry_at
         held.append(Held.BACKOFF)
     start = max(0, instances - have)
     if start:
-        last_up = memory.last_up if reason is Reason.MINIMUM else now
+        replaces = reason is Reason.MINIMUM or start <= len(memory.gone)
+        last_up = memory.last_up if replaces else now
         memory = replace(memory, last_up=last_up, last_up_before=memory.last_up)
     return Decision(
         now, wanted, max(instances, have), reason, tuple(held), load, start=start, recheck_at=recheck_at

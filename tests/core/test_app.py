@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from dockscale.core.app import JOURNAL, App, AppGone, Failing, Histogram, StartFailed
 from dockscale.core.catalog import Container
-from dockscale.core.policy import Held, Memory, Reason, decide, victims
+from dockscale.core.policy import Decision, Held, Memory, Reason, decide, victims
 from dockscale.core.pool import Instance, Turn
-from dockscale.core.spec import AppSpec, Autoscaling
+from dockscale.core.spec import AppSpec, Autoscaling, StartupConfig
 from tests.support.clock import ManualClock
 
 # With the defaults one instance should serve 100 a minute; above 90 it is busy.
@@ -31,8 +31,8 @@ def app_of(clock: ManualClock, *ready: str, lazy: bool = True, **autoscaling: An
     return app
 
 
-def launched(app: App, name: str, revision: str = "v1") -> Instance:
-    instance = Instance(name, revision=revision)
+def launched(app: App, name: str, revision: str = "v1", now: float = 0.0) -> Instance:
+    instance = Instance(name, revision=revision, now=now)
     app.pool.launch(instance)
     return instance
 
@@ -441,6 +441,127 @@ def test_a_retired_app_gives_no_places() -> None:
         app.check()
 
 
+# What goes by itself.
+
+
+def test_what_died_or_was_ejected_is_told_with_the_next_decision_and_replaced() -> None:
+    app = app_of(ManualClock(), "a", "b", "c", min_instances=2)
+    app.decide()
+    for _ in range(5):
+        app.pool.connect_failed(app.pool.instances["a"])
+    app.pool.lose(app.pool.instances["b"], "its container is exited")
+    decision = app.decide()
+
+    told = ("a was ejected: 5 connections in a row failed", "b died: its container is exited")
+    assert (decision.reason, decision.start, decision.gone) == (Reason.MINIMUM, 1, told)
+    launched(app, "d")
+    assert app.decide().gone == ()
+    assert [each.gone for each in app.journal] == [(), told, ()]
+
+
+def test_an_ejection_in_the_cooldown_is_replaced_at_the_same_load() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", "b")
+    app.memory = Memory(awake=True, last_up=clock())
+    app.decide()
+    spread(app, clock, 100, 58.0)
+    for _ in range(5):
+        app.pool.connect_failed(app.pool.instances["a"])
+
+    assert told_of(app.decide()) == (1, Reason.BUSY, ())
+
+
+def told_of(decision: Decision) -> tuple[int, Reason, tuple[Held, ...]]:
+    return decision.start, decision.reason, decision.held_by
+
+
+# When to come again.
+
+
+@pytest.mark.parametrize(
+    ("cold_starts", "begun_ago", "expected"),
+    [
+        ([], [], 5),
+        ([], [2.0], 3),
+        ([], [30.0], 1),
+        ([10.0, 20.0], [], 15),
+        ([10.0, 20.0], [4.5, 1.0], 11),
+        ([10.0, 20.0], [15.0], 1),
+        ([0.3], [], 1),
+        ([200.0], [], 60),
+    ],
+)
+def test_while_nothing_is_ready_it_is_a_cold_start_less_what_the_oldest_start_has_had(
+    cold_starts: list[float], begun_ago: list[float], expected: int
+) -> None:
+    clock = ManualClock()
+    app = app_of(clock)
+    for seconds in cold_starts:
+        app.stats.cold_start.add(seconds)
+    for number, ago in enumerate(begun_ago):
+        launched(app, str(number), now=clock() - ago)
+
+    assert app.retry_after() == expected
+
+
+def test_a_start_that_was_never_seen_takes_no_longer_than_it_may() -> None:
+    spec = AppSpec(app_id="web", port=8000, startup_config=StartupConfig(timeout=2))
+
+    assert App(spec, TEMPLATE, ManualClock(), lambda n: 0).retry_after() == 2
+
+
+@pytest.mark.parametrize(
+    ("waiting_now", "durations", "queue_waits", "cap", "expected"),
+    [
+        (16, [1.0, 3.0], [], 4, 4),
+        (17, [1.0, 3.0], [], 4, 5),
+        (16, [11.0, 13.0], [10.0, 10.0], 4, 4),
+        (16, [1.0], [30.0], 4, 1),
+        (0, [2.0], [], 4, 1),
+        (16, [], [], 4, 1),
+        (16, [2.0], [], None, 1),
+        (500, [2.0], [], 1, 60),
+    ],
+    ids=["even", "rounded up", "less the line", "no less", "no line", "none ended", "no bound", "far too long"],
+)
+def test_while_instances_are_ready_it_is_the_line_over_the_places(
+    waiting_now: int, durations: list[float], queue_waits: list[float], cap: int | None, expected: int
+) -> None:
+    app = app_of(ManualClock(), "a", "b", max_concurrency=cap)
+    launched(app, "c")
+    for seconds in durations:
+        app.stats.duration.add(seconds)
+    for seconds in queue_waits:
+        app.stats.queue_wait.add(seconds)
+    for _ in range(waiting_now):
+        waiting(app)
+
+    assert app.retry_after() == expected
+
+
+@given(
+    seconds=st.lists(st.floats(0, 1e6), max_size=5),
+    begun_ago=st.lists(st.floats(0, 1e6), max_size=3),
+    ready=st.integers(0, 3),
+    cap=st.sampled_from([None, 1, 50]),
+    line=st.integers(0, 50),
+)
+def test_it_is_always_between_a_second_and_a_minute(
+    seconds: list[float], begun_ago: list[float], ready: int, cap: int | None, line: int
+) -> None:
+    clock = ManualClock()
+    app = app_of(clock, *(f"ready {number}" for number in range(ready)), max_concurrency=cap)
+    for each in seconds:
+        app.stats.cold_start.add(each)
+        app.stats.duration.add(each)
+    for number, ago in enumerate(begun_ago):
+        launched(app, str(number), now=clock() - ago)
+    for _ in range(line):
+        waiting(app)
+
+    assert 1 <= app.retry_after() <= 60
+
+
 # How long things took.
 
 
@@ -461,7 +582,7 @@ def test_a_histogram_adds_up() -> None:
     for value in (0.5, 0.25, 2.0, 100.0):
         histogram.add(value)
 
-    assert sum(histogram.buckets) == 4
+    assert histogram.count == sum(histogram.buckets) == 4
     assert histogram.sum == 102.75
 
 

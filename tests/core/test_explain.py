@@ -1,5 +1,7 @@
 """Every decision can be said in words, with the numbers that it rests on."""
 
+from dataclasses import replace
+
 import pytest
 
 from dockscale.core.explain import explain
@@ -43,7 +45,7 @@ HELD = {
     Held.UP_COOLDOWN: "scale_up_cooldown (301 s)",
     Held.DOWN_COOLDOWN: "scale_down_cooldown (602 s)",
     Held.STARTING: "starting already",
-    Held.DRAINING: "still drain",
+    Held.DRAINING: "instances that still drain",
     Held.BACKOFF: "failed start",
     Held.WINDOW: "full minute",
     Held.AFTER_BURST: "burst",
@@ -52,6 +54,11 @@ HELD = {
     Held.PINNED: "made with --rm",
     Held.ROLLOUT: "rollout",
 }
+
+
+GONE = ("web-1-ab12 was ejected: 5 connections in a row failed", "web-2-cd34 died: its container is exited")
+
+DRAINING = "Held back by instances that still drain and count towards max_instances"
 
 
 def decision(
@@ -99,8 +106,16 @@ def test_no_two_limits_read_alike() -> None:
             decision(Reason.STEADY, wanted=2, instances=2, load=Load(starting=2)),
             "stays at 2: 2 starting.",
         ),
+        (
+            replace(decision(Reason.MINIMUM, instances=5), gone=GONE),
+            f"4 → 5 instances: fewer than min_instances (2). {GONE[0]}. {GONE[1]}.",
+        ),
+        (
+            replace(decision(Reason.BUSY, wanted=6, held=(Held.DRAINING,)), gone=GONE[:1]),
+            f"stays at 4, would be 6: {NUMBERS}, above 40 (scale_up_threshold × target). {DRAINING}. {GONE[0]}.",
+        ),
     ],
-    ids=["up, held", "not down, and why not", "asleep", "nobody ready yet"],
+    ids=["up, held", "not down, and why not", "asleep", "nobody ready yet", "replaced", "to be replaced"],
 )
 def test_a_decision_reads_as_a_sentence(made: Decision, expected: str) -> None:
     assert explain(made, SPEC) == expected

@@ -649,6 +649,7 @@ MEMORIES = st.builds(
     below_since=PAST,
     failures=st.just(0),
     retry_at=st.sampled_from([0.0, NOW + 5]),
+    gone=st.sampled_from([(), ("a died",), ("a died", "b died", "c was ejected")]),
 )
 
 
@@ -660,6 +661,26 @@ def test_a_decision_adds_up_and_never_goes_above_max(spec: AppSpec, load: Load, 
     assert min(decision.start, decision.stop) == 0
     if decision.start:
         assert load.have + load.draining + decision.start <= spec.bounds[1]
+
+
+@given(spec=specs(), load=loads(), memory=MEMORIES)
+def test_what_is_gone_is_told_at_once_and_remembered_as_far_as_it_is_missing(
+    spec: AppSpec, load: Load, memory: Memory
+) -> None:
+    decision, after = decide(spec, load, memory, NOW)
+
+    assert decision.gone == memory.gone
+    assert len(after.gone) <= max(0, len(memory.gone) - decision.start)
+    if load.ready and decision.instances == decision.wanted:
+        assert after.gone == ()
+
+
+@given(spec=specs(), load=loads(), memory=MEMORIES)
+def test_replacing_what_is_gone_begins_no_cooldown(spec: AppSpec, load: Load, memory: Memory) -> None:
+    decision, after = decide(spec, load, memory, NOW)
+
+    if decision.start <= len(memory.gone):
+        assert after.last_up == memory.last_up
 
 
 @given(spec=specs(), load=loads(), memory=MEMORIES)
@@ -718,6 +739,75 @@ def test_a_rollout_stays_below_max_and_takes_none_that_is_needed(spec: AppSpec, 
         needed = min(load.requests / (spec.autoscaling.target_requests_per_instance * 1.5), spec.bounds[1])
         left = load.ready - (step.stop - (load.stale - load.stale_ready))
         assert left >= needed or load.have + load.draining >= spec.bounds[1]
+
+
+# What went by itself.
+
+EJECTED = "web-1 was ejected: 5 connections in a row failed"
+DIED = "web-2 died: its container is exited"
+
+
+def without(*gone: str) -> Memory:
+    """An app in its cooldown that has just lost these."""
+    return Memory(awake=True, last_up=0.0, gone=gone)
+
+
+def test_what_is_missing_from_the_minimum_is_replaced_and_told() -> None:
+    story = Story(app(min_instances=2), without(EJECTED))
+    decision = story.at(10, ready=1, draining=1)
+
+    assert told(decision) == (1, 0, Reason.MINIMUM, ())
+    assert decision.gone == (EJECTED,)
+    assert story.at(11, ready=1, starting=1, draining=1).gone == ()
+
+
+def test_what_the_load_misses_is_replaced_without_waiting_for_the_cooldown_or_beginning_one() -> None:
+    story = Story(app(), without(EJECTED))
+
+    assert told(story.at(10, ready=4, draining=1, requests=430)) == (1, 0, Reason.BUSY, ())
+    assert (story.memory.last_up, story.memory.gone) == (0.0, ())
+
+
+def test_what_the_load_wants_beyond_that_waits_for_the_cooldown() -> None:
+    story = Story(app(), without(EJECTED, DIED))
+    decision = story.at(10, ready=3, requests=630)
+
+    assert told(decision) == (2, 0, Reason.BUSY, (Held.UP_COOLDOWN,))
+    assert (decision.wanted, decision.instances, decision.recheck_at) == (7, 5, 300.0)
+    assert told(story.at(11, ready=3, starting=2, requests=630)) == (0, 0, Reason.BUSY, (Held.UP_COOLDOWN,))
+
+
+def test_what_cannot_be_replaced_before_it_has_drained_is_replaced_then() -> None:
+    story = Story(app(max_instances=2), without(EJECTED))
+    assert told(story.at(10, ready=1, draining=1, requests=150)) == (0, 0, Reason.BUSY, (Held.DRAINING,))
+    decision = story.at(20, ready=1, requests=150)
+
+    assert told(decision) == (1, 0, Reason.BUSY, ())
+    assert decision.gone == (EJECTED,)
+
+
+def test_what_nobody_misses_is_told_once_and_forgotten() -> None:
+    story = Story(app(), without(DIED))
+    decision = story.at(10, ready=2, requests=100)
+
+    assert told(decision) == (0, 0, Reason.STEADY, ())
+    assert decision.gone == (DIED,)
+    assert told(story.at(20, ready=2, requests=250)) == (0, 0, Reason.BUSY, (Held.UP_COOLDOWN,))
+
+
+def test_when_all_are_gone_the_rest_comes_back_as_soon_as_the_first_shows_the_load() -> None:
+    story = Story(app(), without(DIED, DIED, DIED))
+    assert told(story.at(10, draining=3, requests=250)) == (1, 0, Reason.MINIMUM, ())
+    assert story.at(11, starting=1, requests=250).start == 0
+
+    assert told(story.at(12, ready=1, requests=250)) == (2, 0, Reason.BUSY, ())
+
+
+def test_an_app_that_may_have_none_forgets_what_it_had() -> None:
+    story = Story(app(min_instances=0), without(DIED))
+    story.at(10)
+
+    assert story.memory.gone == ()
 
 
 def test_the_smallest_target_that_may_be_set_can_be_decided_by() -> None:

@@ -11,7 +11,7 @@ import aiohttp
 
 from dockscale.config import Settings
 from dockscale.core.app import App
-from dockscale.core.pool import State
+from dockscale.core.pool import EJECT_AFTER, Instance, State
 from dockscale.engine import Engine
 from dockscale.engine.memory import MemoryEngine, Program
 from dockscale.server import Running, running
@@ -109,6 +109,16 @@ async def world(
     engine.add_image("web", program or Program(backend), ENABLED | prefixed(labels or {}))
     async with serving(engine, **settings) as it:
         yield it
+
+
+def eject(it: World, name: str = "") -> Instance:
+    """Let connections to a ready instance fail until it is ejected, as whoever makes them would."""
+    app = it.app()
+    instance = app.pool.instances[name] if name else app.pool.candidates()[0]
+    while not app.pool.connect_failed(instance):
+        assert instance.failed_connections < EJECT_AFTER, "it cannot be ejected"
+    it.tick()
+    return instance
 
 
 def prefixed(labels: dict[str, str]) -> dict[str, str]:
