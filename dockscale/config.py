@@ -56,6 +56,18 @@ class Settings(BaseSettings):
     """Seconds until a connection to an instance must stand."""
     response_timeout: float = Field(300.0, ge=0)
     """Seconds until an instance must send the next part of an answer; 0: no bound."""
+    keepalive_timeout: float = Field(75.0, gt=0)
+    """Seconds that a client's connection may rest between two requests."""
+    header_timeout: float = Field(10.0, gt=0)
+    """Seconds from the first byte of a request until its head is there; then 408."""
+    client_timeout: float = Field(60.0, gt=0)
+    """Seconds that a client may send nothing of a body, or take nothing of an answer; then 408 or the end."""
+    max_header_bytes: int = Field(32768, ge=1024)
+    """Bytes of a request's head; more get 431, or 414 if the request line alone is longer."""
+    max_body_bytes: int = Field(0, ge=0)
+    """Bytes of a request's body; more get 413. 0: no bound."""
+    max_connections: int = Field(0, ge=0)
+    """Connections of clients; more wait until there is room. 0: half as many as files may be open."""
     trusted_proxies: Annotated[list[IPv4Network | IPv6Network], NoDecode, BeforeValidator(_networks)] = []
     """Networks, separated by commas, whose X-Forwarded-* headers are believed."""
     response_headers: bool = True

@@ -1,7 +1,8 @@
 """Prometheus metrics, read off the live objects at scrape time. Labels are the app and small enums only."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
+from types import MappingProxyType
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -15,16 +16,21 @@ from dockscale.registry import Registry
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
-def render(registry: Registry) -> bytes:
-    """All metrics in Prometheus' text format."""
+def render(registry: Registry, refused: Mapping[int, int] = MappingProxyType({}), connections: int = 0) -> bytes:
+    """All metrics in Prometheus' text format.
+
+    `refused`: answers by status to requests that reached no app; `connections`: clients that are connected.
+    """
     collectors = CollectorRegistry()
-    collectors.register(_Collector(registry))
+    collectors.register(_Collector(registry, refused, connections))
     return generate_latest(collectors)
 
 
 class _Collector(Collector):
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, refused: Mapping[int, int], connections: int) -> None:
         self._registry = registry
+        self._refused = refused
+        self._connections = connections
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -32,6 +38,11 @@ class _Collector(Collector):
     def collect(self) -> Iterator[Metric]:
         apps = list(self._registry.apps.values())
         yield from _whole(self._registry)
+        yield GaugeMetricFamily("dockscale_connections", "Clients that are connected.", self._connections)
+        refused = CounterMetricFamily("dockscale_refused", "Answers to requests that reached no app.", labels=("code",))
+        for code, count in sorted(self._refused.items()):
+            refused.add_metric((str(code),), count)
+        yield refused
         yield from _gauges(apps)
         yield from _counters(apps)
         yield from _histograms(apps)

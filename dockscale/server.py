@@ -5,9 +5,10 @@ import ipaddress
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 
 import structlog
 from aiohttp import web
@@ -20,6 +21,9 @@ from dockscale.core.pool import Clock
 from dockscale.engine import Engine
 from dockscale.engine.docker import DockerEngine
 from dockscale.proxy.entry import Entry
+from dockscale.proxy.exchange import Ways
+from dockscale.proxy.listener import Limits, Listener
+from dockscale.proxy.peer import Patrol
 from dockscale.proxy.upstream import Upstream
 from dockscale.registry import Registry
 from dockscale.scaler import Scaler
@@ -71,7 +75,8 @@ class _Stop(Exception):
 async def running(settings: Settings, engine: Engine, clock: Clock = time.monotonic) -> AsyncIterator[Running]:
     """Everything built and listening; on the way out, in reverse: no new work, what is in flight, then the rest."""
     _check_admin(settings)
-    upstream = Upstream(settings.connect_timeout, settings.response_timeout)
+    patrol = Patrol(asyncio.get_running_loop(), _patrol_interval(settings))
+    upstream = Upstream(patrol, settings.connect_timeout, settings.response_timeout)
     try:
         async with asyncio.TaskGroup() as tasks, AsyncExitStack() as listeners:
             dockscale = await _build(settings, engine, clock, upstream, tasks, listeners)
@@ -86,7 +91,8 @@ async def running(settings: Settings, engine: Engine, clock: Clock = time.monoto
             # The group is how tasks are ended here; whoever called wants the one error itself.
             raise (others.exceptions[0] if len(others.exceptions) == 1 else others) from None
     finally:
-        await upstream.close()
+        upstream.close()
+        patrol.close()
         await engine.close()
 
 
@@ -100,38 +106,50 @@ async def _build(
 ) -> Running:
     scaler = Scaler(engine, tasks, clock, network=settings.network, parallel_starts=settings.parallel_starts)
     registry = Registry(engine, scaler, clock, random.randrange, settings.domain)
-    entry = Entry(
-        registry, scaler.tick, upstream, clock,
-        trusted=settings.trusted_proxies, response_headers=settings.response_headers,
-    )  # fmt: skip
-    main = web.ServerRunner(
-        web.Server(entry, handler_cancellation=True, auto_decompress=False, access_log=None),
-        shutdown_timeout=settings.shutdown_timeout,
-    )
-    main_port = await _listen(main, settings.host, settings.port, "DOCKSCALE_PORT", listeners)
+    entry = Entry(registry, Ways(upstream, scaler.tick, clock, settings.trusted_proxies, settings.response_headers))
+    main = Listener(entry.handle, entry.refuse, upstream.patrol, _limits(settings))
+    listeners.push_async_callback(main.close, settings.shutdown_timeout)
+    with _told(settings.host, settings.port, "DOCKSCALE_PORT"):
+        main_port = await main.open(settings.host, settings.port)
     control = Control(registry, clock, main_port)
+
+    def scrape() -> bytes:
+        return metrics.render(registry, entry.refused, len(main.clients))
+
     admin = web.AppRunner(
-        api.build(control, lambda: metrics.render(registry), metrics.CONTENT_TYPE, _token(settings)),
-        access_log=None, shutdown_timeout=1.0,
-    )  # fmt: skip
-    admin_port = await _listen(admin, settings.admin_host, settings.admin_port, "DOCKSCALE_ADMIN_PORT", listeners)
+        api.build(control, scrape, metrics.CONTENT_TYPE, _token(settings)), access_log=None, shutdown_timeout=1.0
+    )
+    await admin.setup()
+    listeners.push_async_callback(admin.cleanup)
+    with _told(settings.admin_host, settings.admin_port, "DOCKSCALE_ADMIN_PORT"):
+        await web.TCPSite(admin, settings.admin_host, settings.admin_port).start()
+    admin_port = int(admin.addresses[0][1])
     tasks.create_task(registry.run(), name="registry")
     tasks.create_task(scaler.run(registry.apps.values, settings.interval), name="scaler")
     return Running(registry, scaler, control, entry, main_port, admin_port)
 
 
-async def _listen(
-    runner: web.AppRunner | web.ServerRunner, host: str, port: int, setting: str, listeners: AsyncExitStack
-) -> int:
-    await runner.setup()
-    listeners.push_async_callback(runner.cleanup)
+@contextmanager
+def _told(host: str, port: int, setting: str) -> Iterator[None]:
+    """Say what can be done about an address that cannot be listened on."""
     try:
-        await web.TCPSite(runner, host, port).start()
+        yield
     except OSError as error:
         raise CannotStart(
             f"cannot listen on {host}:{port} ({error.strerror}): free it, or set {setting} to another port"
         ) from error
-    return int(runner.addresses[0][1])
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(**{field.name: getattr(settings, field.name) for field in dataclass_fields(Limits)})
+
+
+def _patrol_interval(settings: Settings) -> float:
+    """Seconds between two looks at all connections: no time-out is late by more than a quarter, or a second."""
+    timeouts = (
+        settings.keepalive_timeout, settings.header_timeout, settings.client_timeout, settings.response_timeout or 4.0,
+    )  # fmt: skip
+    return min(1.0, min(timeouts) / 4)
 
 
 def _token(settings: Settings) -> str | None:

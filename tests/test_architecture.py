@@ -46,7 +46,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 ONLY_IN = {"aiodocker": {"engine.docker"}, "prometheus_client": {"metrics"}, "docker": {"doctor"}}
 NOT_IN_CORE = {"asyncio", "time", "random", "aiohttp", "structlog"}
 OWN_TASKS = {
-    "proxy.tunnel": "three ends of one tunnel, of which the first to be reached ends the others, in the same function",
+    "proxy.exchange": "a request's wait for a place or a connection, cancelled when its client goes",
+    "proxy.listener": "one connection's acceptance; the listener keeps it until it is done",
     "engine.docker": "one connection's event stream, cancelled in the same function",
     "engine.memory": "a container's boot, which must outlive the call that starts it, as a container does",
 }
@@ -54,8 +55,14 @@ SEEN_FROM_OUTSIDE = {
     "admin.api": "test_admin.py",
     "logs": "test_logs.py",
     "proxy.entry": "test_proxy.py",
+    "proxy.exchange": "test_proxy.py",
+    "proxy.fields": "test_framing.py",
+    "proxy.listener": "test_slow_and_broken.py",
+    "proxy.peer": "test_slow_and_broken.py",
+    "proxy.replies": "test_proxy.py",
     "proxy.tunnel": "test_proxy.py",
-    "proxy.upstream": "test_proxy.py",
+    "proxy.upstream": "test_slow_and_broken.py",
+    "proxy.wire": "test_framing.py",
     "registry": "test_registry.py",
     "scaler": "test_scaler.py",
 }

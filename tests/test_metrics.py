@@ -17,7 +17,8 @@ NAMES = {
     "dockscale_requests_total", "dockscale_decisions_total", "dockscale_scale_events_total",
     "dockscale_start_failures_total", "dockscale_instance_deaths_total", "dockscale_instances_ejected_total",
     "dockscale_instances", "dockscale_in_flight", "dockscale_waiting", "dockscale_load", "dockscale_load_target",
-    "dockscale_engine_up", "dockscale_apps", "dockscale_apps_invalid", "dockscale_build_info",
+    "dockscale_engine_up", "dockscale_connections", "dockscale_refused_total", "dockscale_apps",
+    "dockscale_apps_invalid", "dockscale_build_info",
     *(
         f"dockscale_{what}_seconds_{part}"
         for what in ("request_duration", "queue_wait", "cold_start")
@@ -56,10 +57,13 @@ def buckets(samples: Samples, name: str) -> Iterator[tuple[float, float]]:
 async def test_the_promised_names_are_there_and_labels_are_few() -> None:
     async with world() as it:
         await it.get()
+        await it.get(app_id="nobody")
 
         samples = await scraped(it)
 
     assert {name for name, _ in samples} == NAMES
+    assert samples["dockscale_refused_total", (("code", "404"),)] == 1
+    assert samples["dockscale_connections", ()] == 1
     labels = {label for _, pairs in samples for label, _ in pairs}
     assert labels == {"app", "code", "state", "reason", "direction", "le", "version"}
 

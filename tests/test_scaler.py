@@ -309,7 +309,7 @@ async def test_a_new_image_takes_over_without_losing_a_request() -> None:
 
         statuses = await load
         assert set(statuses) == {200}
-        assert old not in it.app().pool.instances
+        await until(lambda: old not in it.app().pool.instances)
 
 
 async def test_a_rollout_has_no_room_at_one_instance_so_requests_wait_in_the_line() -> None:

@@ -1,76 +1,60 @@
 """WebSocket and other upgrades, as bytes both ways, until one side ends or the instance must go."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
+from math import inf
 
-import aiohttp
-from aiohttp import web
-from aiohttp.http import StreamWriter
+from dockscale.proxy.listener import Client
+from dockscale.proxy.peer import Pipe
+from dockscale.proxy.upstream import Connection
+from dockscale.proxy.wire import UntilClose
 
-BUFFER = 2**16
 GOODBYE_S = 1.0
 SERVICE_RESTART = 1012
 """RFC 6455 close code (registered at IANA): the client may reconnect, and will reach another instance."""
 
-Write = Callable[[bytes], Awaitable[None]]
 
+class Frames(UntilClose):
+    """Bytes that are WebSocket frames: known is where one of our own may stand (RFC 6455 section 5.2)."""
 
-class _Bytes:
-    """Takes over an upgraded aiohttp connection: what arrives is kept in a bounded reader."""
-
-    def __init__(self, protocol: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self.reader = aiohttp.StreamReader(protocol, BUFFER, loop=loop)
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self.reader.feed_data(data)
-        return False, b""
-
-    def feed_eof(self) -> None:
-        self.reader.feed_eof()
-
-    def set_exception(self, error: BaseException, *_: object) -> None:
-        self.reader.set_exception(error)
-
-
-class Frames:
-    """Follows WebSocket frames through a stream, to know where one of our own may stand (RFC 6455 section 5.2)."""
+    __slots__ = ("_head", "_left")
 
     def __init__(self) -> None:
-        self._head = bytearray()
+        super().__init__()
+        self._head = b""
+        """The beginning of a frame whose size is not known yet."""
         self._left = 0
+        """Bytes of the last frame that have not come yet."""
 
     @property
     def between(self) -> bool:
         """No frame has begun and not ended."""
         return not self._head and not self._left
 
-    def feed(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            if self._left:
-                skipped = min(self._left, len(view))
-                self._left -= skipped
-                view = view[skipped:]
-                continue
-            self._head.append(view[0])
-            view = view[1:]
-            size = _frame_size(self._head)
-            if size is not None:
-                self._left = size
-                self._head.clear()
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        seen = self._head + data if self._head else data
+        at = self._left
+        while at < len(seen):
+            size = _frame_size(seen, at)
+            if size is None:
+                self._head, self._left = seen[at:], 0
+                return data, b""
+            at += size
+        self._head, self._left = b"", at - len(seen)
+        return data, b""
 
 
-def _frame_size(head: bytearray) -> int | None:
-    """Bytes after the head (mask key included), or None while the head is not whole."""
-    if len(head) < 2:
+def _frame_size(seen: bytes, at: int) -> int | None:
+    """Bytes of the frame that begins at `at`, or None while that is not known."""
+    if len(seen) < at + 2:
         return None
-    size, extended = head[1] & 0x7F, {126: 2, 127: 8}.get(head[1] & 0x7F, 0)
-    if len(head) < 2 + extended:
+    size = seen[at + 1] & 0x7F
+    mask = 4 if seen[at + 1] & 0x80 else 0
+    if size < 126:
+        return 2 + mask + size
+    extended = 2 if size == 126 else 8
+    if len(seen) < at + 2 + extended:
         return None
-    if extended:
-        size = int.from_bytes(head[2:])
-    return size + (4 if head[1] & 0x80 else 0)
+    return 2 + extended + mask + int.from_bytes(seen[at + 2 : at + 2 + extended])
 
 
 def close_frame(code: int) -> bytes:
@@ -78,60 +62,33 @@ def close_frame(code: int) -> bytes:
     return b"\x88\x02" + code.to_bytes(2)
 
 
-async def tunnel(
-    request: web.BaseRequest,
-    answer: web.StreamResponse,
-    upstream: aiohttp.ClientResponse,
-    goodbye: asyncio.Event,
-) -> None:
-    """Carry bytes until either side ends. When `goodbye` is set, a WebSocket is closed with 1012 (service restart)."""
-    loop = asyncio.get_running_loop()
-    connection = upstream.connection
-    assert connection is not None, "a 101 keeps its connection"
-    assert connection.protocol is not None
-    protocol = connection.protocol
-    client, instance = _Bytes(request.protocol, loop), _Bytes(protocol, loop)
-    to_instance = StreamWriter(protocol, loop)
-    frames = Frames()
+class Tunnel:
+    """Carries bytes until either side ends, or `say_goodbye` is called. Then it calls `ended`, once."""
 
-    async def to_client(data: bytes) -> None:
-        frames.feed(data)
-        await answer.write(data)
+    def __init__(self, client: Client, connection: Connection, ended: Callable[[], None], *, websocket: bool) -> None:
+        client.patience = connection.patience = inf  # an open socket may be silent for as long as it likes
+        self._client = client
+        self._ended = ended
+        self._frames = Frames() if websocket else None
+        self._up = Pipe(client, connection, UntilClose(), self._end, chunked=False)
+        self._down = Pipe(connection, client, self._frames or UntilClose(), self._end, chunked=False)
 
-    protocol.read_timeout = None  # an open socket may be silent for as long as it likes
-    # Both take anything that is fed like aiohttp's own WebSocketReader; only the server's type says otherwise.
-    protocol.set_parser(instance, instance)
-    request.protocol.set_parser(client)  # type: ignore[arg-type]  # see above
-    ends = [
-        asyncio.create_task(_pump(client.reader, to_instance.write), name="tunnel up"),
-        asyncio.create_task(_pump(instance.reader, to_client), name="tunnel down"),
-        asyncio.create_task(goodbye.wait(), name="tunnel goodbye"),
-    ]
-    try:
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for end in ends:
-            end.cancel()
-        await asyncio.gather(*ends, return_exceptions=True)
-        upstream.close()
-    if goodbye.is_set() and frames.between and request.headers.get("Upgrade", "").lower() == "websocket":
-        await answer.write(close_frame(SERVICE_RESTART))
-        await _hear_out(client.reader)
+    def start(self) -> None:
+        self._up.start()
+        self._down.start()
 
+    def say_goodbye(self) -> None:
+        """End it; tell a WebSocket with 1012 (service restart) why."""
+        self._stop()
+        if self._frames is not None and self._frames.between:
+            self._client.transport.write(close_frame(SERVICE_RESTART))
+            self._client.linger(GOODBYE_S)
+        self._ended()
 
-async def _pump(reader: aiohttp.StreamReader, write: Write) -> None:
-    try:
-        while data := await reader.readany():
-            await write(data)
-    except (aiohttp.ClientError, ConnectionError):
-        pass  # that side is gone, which ends the tunnel
+    def _end(self, _: Exception | None) -> None:
+        self._stop()
+        self._ended()
 
-
-async def _hear_out(reader: aiohttp.StreamReader) -> None:
-    """Wait for the client's own close, so that a reset does not overtake ours."""
-    try:
-        async with asyncio.timeout(GOODBYE_S):
-            while await reader.readany():
-                pass
-    except (TimeoutError, ConnectionError):
-        pass
+    def _stop(self) -> None:
+        self._up.stop()
+        self._down.stop()

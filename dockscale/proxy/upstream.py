@@ -1,21 +1,26 @@
-"""HTTP/1.1 to one instance, and the ways that fails: they tell whether a request may be sent again."""
+"""HTTP/1.1 to instances: connections that are kept and used again, and the ways that fails."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from types import SimpleNamespace
+import errno
+import select
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
+from typing import Protocol
 
-import aiohttp
-from multidict import CIMultiDict
-from yarl import URL
+from dockscale.core.pool import Instance, State
+from dockscale.proxy.peer import Patrol, Peer
+from dockscale.proxy.wire import MAX_ANSWER_HEAD, AnswerHead, Malformed, parse_answer
 
-from dockscale.core.pool import Instance
-
-# Methods that may be sent twice (RFC 9110 section 9.2.2).
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-KEEPALIVE_S = 4.0
+IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+"""Methods that may be sent twice (RFC 9110 section 9.2.2)."""
+KEPT_S = 4.0
 """Kept connections are closed before the usual servers' 5 s are over."""
+KEPT_FOR_UNSAFE_S = 1.0
+"""What must not be sent twice goes only over connections that rested for less, as no usual server closes those."""
+KEPT_MOST = 256
+"""Kept connections to one instance."""
 
 
 class UpstreamError(Exception):
@@ -38,91 +43,196 @@ class TooSlow(UpstreamError):
     """The answer did not begin, or go on, in time."""
 
 
-class Upstream:
-    """Connections to all instances. Those that a request may be lost on are used for idempotent requests alone."""
+class OutOfFiles(UpstreamError):
+    """This machine has no file descriptor left for a connection: not the instance's fault."""
 
-    def __init__(self, connect_timeout: float, response_timeout: float) -> None:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout, sock_read=response_timeout or None)
-        kept = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
-        fresh = aiohttp.TCPConnector(limit=0, force_close=True)
-        self._kept = self._session(kept, timeout)
-        self._fresh = self._session(fresh, timeout)
 
-    def _session(self, connector: aiohttp.TCPConnector, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=connector,
-            timeout=timeout,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            trust_env=False,
-            trace_configs=[_noting_connections()],
-        )
+class Asker(Protocol):
+    """Whoever waits for an answer on a connection."""
 
-    async def send(
-        self, instance: Instance, method: str, target: str, headers: CIMultiDict[str], body: AsyncIterator[bytes] | None
-    ) -> aiohttp.ClientResponse:
-        """Send a request and return its answer once the head of it is there. The caller releases it.
+    def heard(self) -> None:
+        """More of an answer's head has come: see `Connection.take_answer`."""
+
+    def failed(self, error: Exception) -> None:
+        """There will be no (more of an) answer."""
+
+
+class Connection(Peer):
+    """A connection to an instance, for one request at a time. It rests while it has no `asker`."""
+
+    asker: Asker | None = None
+    rests_since = 0.0
+
+    def __init__(self, upstream: "Upstream", instance: Instance) -> None:
+        super().__init__(upstream.loop, upstream.patrol, upstream.response_timeout or inf)
+        self.instance = instance
+        self._upstream = upstream
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.instance.on_loss.add(self._instance_lost)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.instance.on_loss.discard(self._instance_lost)
+        self._upstream.forget(self)
+        super().connection_lost(exc)
+        if self.asker is not None:
+            self.asker.heard()  # it may be the end of what has come so far, or of all hope
+
+    def data_received(self, data: bytes) -> None:
+        if self.pipe is not None:
+            self.pipe.feed(data)
+        elif self.asker is None:  # nobody has asked it anything
+            self.transport.abort()
+        else:
+            self.unread = self.unread + data if self.unread else data
+            self.asker.heard()
+
+    def written(self) -> None:
+        if not self.full:
+            self.touch()
+
+    def expired(self) -> None:
+        if self.asker is None:
+            self.transport.close()
+        else:
+            self.fail(TooSlow("the instance did not answer in time"))
+
+    def _instance_lost(self) -> None:
+        if self.asker is None:
+            self.transport.abort()
+        else:
+            self.fail(NoAnswer("the instance died"))
+
+    def fail(self, error: Exception) -> None:
+        """Tell whoever waits for it that there is nothing more to expect."""
+        self.error = self.error or error
+        if self.pipe is not None:
+            self.pipe.stop(error)
+        elif self.asker is not None:
+            self.asker.failed(error)
+
+    def take_answer(self, method: bytes) -> AnswerHead | None:
+        """Return the head of the next answer, which may be an interim one (1xx), or None while it is not whole.
 
         Raises:
-            UpstreamError: the kind tells whether the instance may have seen the request.
+            UpstreamError: there will be none.
+        """
+        head, whole, rest = self.unread.partition(b"\r\n\r\n")
+        if len(head) > MAX_ANSWER_HEAD:
+            raise BadAnswer("the head of the answer is too large")
+        if not whole:
+            self._check_begun(head)
+            return None
+        self.unread = rest
+        try:
+            return parse_answer(head, method)
+        except Malformed as error:
+            raise BadAnswer(f"the instance's answer is not valid HTTP: {error}") from None
+
+    def _check_begun(self, begun: bytes) -> None:
+        if not b"HTTP/1.".startswith(begun[:7]) or begun.count(b"\n") != begun.count(b"\r\n"):
+            raise BadAnswer("the instance's answer is not HTTP")
+        if self.lost and begun:
+            raise BadAnswer("the instance closed the connection in the head of its answer")
+        if self.lost:
+            raise NoAnswer("the instance closed the connection before it answered")
+
+
+class Upstream:
+    """The connections to all instances."""
+
+    def __init__(self, patrol: Patrol, connect_timeout: float, response_timeout: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.patrol = patrol
+        self.response_timeout = response_timeout
+        self._connect_timeout = connect_timeout
+        self._kept: dict[Instance, deque[Connection]] = {}
+
+    def kept(self, instance: Instance, *, safe: bool) -> Connection | None:
+        """Return a kept connection, the one that rested least. `safe`: the request may be sent twice.
+
+        What must not be sent twice gets only one that rested for a moment, and of which nothing is known to have come.
+        """
+        kept = self._kept.get(instance)
+        while kept:
+            connection = kept.pop()
+            if safe or (self.loop.time() - connection.rests_since < KEPT_FOR_UNSAFE_S and _is_silent(connection)):
+                return connection
+            connection.transport.close()
+        return None
+
+    async def connect(self, instance: Instance) -> Connection:
+        """Make a new connection.
+
+        Raises:
+            NotSent: within the time there was none.
+            OutOfFiles
         """
         host, port = instance.address
-        url = URL(f"http://{f'[{host}]' if ':' in host else host}:{port}{target}", encoded=True)
-        # A kept connection may close under a request; what must not be sent twice gets one of its own.
-        session = self._kept if method in IDEMPOTENT and "Upgrade" not in headers else self._fresh
-        connection = _Connection()
         try:
-            async with _unless_lost(instance):
-                return await session.request(
-                    method, url, headers=headers, data=body, allow_redirects=False, trace_request_ctx=connection
-                )
-        except aiohttp.SocketTimeoutError as error:
-            raise TooSlow("the instance did not answer in time") from error
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NotSent(f"no connection to the instance: {error}") from error
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            raise NoAnswer("the instance closed the connection before it answered") from error
-        except TimeoutError as error:
-            raise (NoAnswer if connection.stands else NotSent)("the instance died") from error
-        except aiohttp.ClientConnectionError as error:
-            raise NoAnswer(f"the connection to the instance broke: {error}") from error
-        except aiohttp.ClientResponseError as error:
-            raise BadAnswer(f"the instance's answer is not HTTP: {error.message}") from error
+            async with asyncio.timeout(self._connect_timeout) as bound:
+                with _interrupted(bound, instance):
+                    _, connection = await self.loop.create_connection(lambda: Connection(self, instance), host, port)
+        except TimeoutError:
+            raise NotSent("the instance died" if instance.lost else "no connection to the instance in time") from None
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise OutOfFiles("dockscale has no file descriptor left; allow it more open files") from error
+            raise NotSent(f"no connection to the instance: {error.strerror or error}") from error
+        return connection
 
-    async def close(self) -> None:
-        await self._kept.close()
-        await self._fresh.close()
+    def keep(self, connection: Connection) -> None:
+        """Take back a connection whose answer was whole; it is kept if it can be used again."""
+        connection.asker = None
+        kept = self._kept.setdefault(connection.instance, deque())
+        if (
+            connection.lost
+            or connection.unread
+            or connection.full
+            or connection.error is not None
+            or connection.instance.state is not State.READY
+            or len(kept) >= KEPT_MOST
+        ):
+            connection.transport.close()
+            return
+        connection.rests_since = now = self.loop.time()
+        connection.deadline = now + KEPT_S
+        kept.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is closed."""
+        kept = self._kept.get(connection.instance)
+        if kept is not None:
+            if connection in kept:
+                kept.remove(connection)
+            if not kept:
+                del self._kept[connection.instance]
+
+    def close(self) -> None:
+        """Close all kept connections."""
+        for kept in self._kept.values():
+            for connection in kept:
+                connection.transport.close()
 
 
-@dataclass(slots=True)
-class _Connection:
-    """Whether a request has got as far as a connection."""
-
-    stands: bool = False
-
-
-def _noting_connections() -> aiohttp.TraceConfig:
-    async def stands(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-        context.trace_request_ctx.stands = True
-
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_create_end.append(stands)
-    trace.on_connection_reuseconn.append(stands)
-    return trace
+def _is_silent(connection: Connection) -> bool:
+    """Tell whether nothing has come that the loop has not told yet, such as the other side's end."""
+    poll = select.poll()
+    poll.register(connection.transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
+    return not poll.poll(0)
 
 
-@asynccontextmanager
-async def _unless_lost(instance: Instance) -> AsyncIterator[None]:
-    """Interrupt with `TimeoutError` when the instance is lost: packets to a dead container are answered by nobody."""
-    async with asyncio.timeout(None) as bound:
+@contextmanager
+def _interrupted(bound: asyncio.Timeout, instance: Instance) -> Iterator[None]:
+    """End a time-out at once when the instance is lost: packets to a dead container are answered by nobody."""
 
-        def interrupt() -> None:
-            if not bound.expired():
-                bound.reschedule(0.0)
+    def interrupt() -> None:
+        if not bound.expired():
+            bound.reschedule(0.0)
 
-        instance.on_loss.add(interrupt)
-        try:
-            yield
-        finally:
-            instance.on_loss.discard(interrupt)
+    instance.on_loss.add(interrupt)
+    try:
+        yield
+    finally:
+        instance.on_loss.discard(interrupt)

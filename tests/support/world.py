@@ -92,12 +92,15 @@ async def serving(engine: Engine, **settings: Any) -> AsyncIterator[World]:
         "host": "127.0.0.1", "port": 0, "admin_port": 0, "interval": 3600.0, "shutdown_timeout": 5.0, "_env_file": None,
     } | settings  # fmt: skip
     connector = aiohttp.TCPConnector(limit=0)
+    unhandled: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
     async with (
         aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=BOUND_S)) as session,
         running(Settings(**chosen), engine, clock) as dockscale,
     ):
         await until(dockscale.registry.synced.is_set, "the engine was listed")
         yield World(engine, dockscale, clock, session)
+    assert unhandled == [], "nothing fails where nobody looks"
 
 
 @asynccontextmanager

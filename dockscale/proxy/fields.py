@@ -1,0 +1,144 @@
+"""Which fields go on, in either direction, and which are added. Bytes in, bytes out; values stay as they are."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from dockscale.proxy.wire import CHUNKED, UNTIL_CLOSE, AnswerHead, RequestHead, value_of
+
+Networks = Sequence[IPv4Network | IPv6Network]
+
+_HOP_BY_HOP = frozenset({
+    b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te",
+    b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+"""Fields that concern one connection only (RFC 9110 section 7.6.1), besides those that Connection names."""
+_WRITTEN_ANEW = _HOP_BY_HOP | {b"content-length", b"x-request-id"}
+_FORWARDING = frozenset({
+    b"forwarded", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix",
+    b"x-forwarded-port", b"x-forwarded-server", b"x-forwarded-scheme", b"x-forwarded-ssl", b"x-forwarded-by",
+    b"x-forwarded-uri", b"x-forwarded-method", b"x-forwarded-user", b"x-forwarded-client-cert",
+    b"x-forwarded-tls-client-cert", b"x-forwarded-tls-client-cert-info",
+})  # fmt: skip
+"""Fields that apps believe to come from a proxy."""
+_FROM_STRANGERS = _WRITTEN_ANEW | _FORWARDING
+_FROM_TRUSTED = _WRITTEN_ANEW | {b"x-forwarded-for", b"x-forwarded-prefix"}
+_FROM_INSTANCES = _HOP_BY_HOP | {b"content-length"}
+_KEPT_WHATEVER = frozenset({b"close", b"keep-alive", b"host", b"content-length", b"transfer-encoding", b""})
+"""What Connection may name without effect on fields: its own options, and what a message cannot do without."""
+
+
+def request_head(
+    request: RequestHead, path: bytes, prefix: bytes, request_id: bytes, address: bytes, trusted: Networks
+) -> bytes:
+    """Write the head that an instance gets: the client's fields, less those of the connection, plus where it came from.
+
+    `path` is what is left of the target after `prefix` was stripped; `address` is the client's.
+    """
+    believed = bool(trusted) and _is_in(address.decode(), trusted)
+    left_out = _FROM_TRUSTED if believed else _FROM_STRANGERS
+    named = request.options - _KEPT_WHATEVER
+    if named:
+        left_out |= named
+    lines = [b"%b %b HTTP/1.1" % (request.method, path)]
+    lines += [line for lower, line in request.fields if lower not in left_out]
+    if not request.host:
+        lines.append(b"Host: localhost")  # HTTP/1.0 knows requests without; the instance gets HTTP/1.1
+    if request.says_length:
+        lines.append(b"Content-Length: %d" % request.length)
+    elif request.length == CHUNKED:
+        lines.append(b"Transfer-Encoding: chunked")
+    if request.upgrade:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: %b" % request.upgrade)
+    elif request.te:
+        lines.append(b"TE: trailers\r\nConnection: TE")
+    if believed:
+        lines += _believed(request, prefix, address)
+    else:
+        host = request.host or b"localhost"
+        lines.append(b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: %b" % (address, host))
+        if prefix:
+            lines.append(b"X-Forwarded-Prefix: %b" % prefix)
+    lines.append(b"X-Request-Id: %b\r\n\r\n" % request_id)
+    return b"\r\n".join(lines)
+
+
+def _believed(request: RequestHead, prefix: bytes, address: bytes) -> list[bytes]:
+    """Add to what a trusted proxy in front said."""
+    sent: dict[bytes, list[bytes]] = {}
+    for lower, line in request.fields:
+        if lower in _FORWARDING:
+            sent.setdefault(lower, []).append(value_of(line))
+    lines = [b"X-Forwarded-For: %b" % b", ".join([*sent.get(b"x-forwarded-for", ()), address])]
+    if b"x-forwarded-proto" not in sent:
+        lines.append(b"X-Forwarded-Proto: http")
+    if b"x-forwarded-host" not in sent:
+        lines.append(b"X-Forwarded-Host: %b" % request.host)
+    prefix = b"".join(sent.get(b"x-forwarded-prefix", ())) + prefix
+    if prefix:
+        lines.append(b"X-Forwarded-Prefix: %b" % prefix)
+    return lines
+
+
+def answer_head(answer: AnswerHead, *, minor: int, keep_alive: bool, extra: bytes) -> bytes:
+    """Write the head that a client of HTTP/1.`minor` gets. `extra` is whole lines of dockscale's own."""
+    left_out = _FROM_INSTANCES
+    named = answer.options - _KEPT_WHATEVER
+    if named:
+        left_out |= named
+    lines = [b"HTTP/1.1 %d %b" % (answer.status, answer.reason)]
+    lines += [line for lower, line in answer.fields if lower not in left_out]
+    if answer.status >= 200 and answer.status != 204:
+        if answer.told is not None:
+            lines.append(b"Content-Length: %d" % answer.told)
+        elif is_chunked(answer, minor):
+            lines.append(b"Transfer-Encoding: chunked")
+    if answer.status == 101:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: %b" % answer.upgrade)
+    elif not keep_alive:
+        lines.append(b"Connection: close")
+    elif not minor:
+        lines.append(b"Connection: keep-alive")
+    lines.append(extra + b"\r\n")
+    return b"\r\n".join(lines)
+
+
+def interim_head(answer: AnswerHead) -> bytes:
+    """Write an interim answer (1xx), as it came."""
+    left_out = _FROM_INSTANCES | answer.options
+    lines = [line + b"\r\n" for lower, line in answer.fields if lower not in left_out]
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (answer.status, answer.reason, b"".join(lines))
+
+
+def is_chunked(answer: AnswerHead, minor: int) -> bool:
+    """Tell whether the client gets the body in chunks: where its length is not known, if it understands them."""
+    return answer.length < 0 and minor == 1
+
+
+def must_close(answer: AnswerHead, minor: int) -> bool:
+    """Tell whether only the end of the connection can tell the client the end of the body."""
+    return answer.length in (CHUNKED, UNTIL_CLOSE) and not minor
+
+
+def cookie(request: RequestHead, name: bytes) -> str:
+    """The value of the client's cookie of that name; empty if it sent none (RFC 6265 section 5.4)."""
+    for lower, line in request.fields:
+        if lower == b"cookie":
+            for pair in value_of(line).split(b";"):
+                key, _, value = pair.strip(b" \t").partition(b"=")
+                if key == name:
+                    return value.decode("latin-1")
+    return ""
+
+
+def set_cookie(name: bytes, value: str, prefix: str) -> bytes:
+    """A line that gives the client a cookie for as long as its session lasts, below `prefix` only."""
+    path = prefix.encode("latin-1") + b"/"
+    return b"Set-Cookie: %b=%b; Path=%b; HttpOnly; SameSite=Lax\r\n" % (name, value.encode(), path)
+
+
+def _is_in(address: str, networks: Networks) -> bool:
+    try:
+        host = ip_address(address)
+    except ValueError:
+        return False
+    return any(host in network for network in networks)

@@ -1,0 +1,425 @@
+"""The main port: accepts connections within bounds, reads their requests one after the other, cuts off slow clients."""
+
+import asyncio
+import errno
+import resource
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Protocol
+
+import structlog
+
+from dockscale.proxy.peer import HELD_AT, Patrol, Peer, Pipe
+from dockscale.proxy.wire import Body, Malformed, RequestHead, body_of, check_begun, parse_request
+
+log = structlog.get_logger()
+
+BACKLOG = 1024
+ACCEPT_AT_ONCE = 64
+ACCEPT_AGAIN_S = 0.5
+"""Pause after the machine had no file descriptor left."""
+FILES_KEPT_BACK = 64
+"""File descriptors that clients leave to everything else."""
+LINGER_S = 2.0
+LINGER_BYTES = 2**20
+"""What may still come from a client that has its answer, before its connection is closed (RFC 9112 section 9.6)."""
+_NO_LINGER = struct.pack("ii", 1, 0)
+_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may do: seconds, bytes, and connections (0: as many as there may be open files for)."""
+
+    keepalive_timeout: float = 75.0
+    header_timeout: float = 10.0
+    client_timeout: float = 60.0
+    max_header_bytes: int = 32768
+    max_body_bytes: int = 0
+    max_connections: int = 0
+
+
+class Occupation(Protocol):
+    """What a client's request is being answered by."""
+
+    def abandon(self) -> None:
+        """Its client has gone."""
+
+
+class Client(Peer):
+    """One client's connection: its requests, one after the other. Who answers sets `occupation`, and calls `next`."""
+
+    occupation: Occupation | None = None
+    request: RequestHead | None = None
+    """The request that is being answered."""
+    body: Body | None = None
+    """Its body, if it has one and `send_body` was not called."""
+    upload: Pipe | None = None
+    """Its body on the way, once `send_body` was called."""
+    answered = False
+    """The head of the final answer was written."""
+    keep_alive = True
+    """Another request may follow."""
+    lingers = False
+    address = b""
+    _reading = False
+    _blank = 0
+    _searched = 0
+    _buffered = 0
+    _left = 0
+
+    def __init__(self, listener: "Listener") -> None:
+        super().__init__(listener.loop, listener.patrol, listener.limits.client_timeout)
+        self._listener = listener
+        self._limits = listener.limits
+
+    # What the connection tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0].encode() if isinstance(peer, tuple) else b""
+        self._listener.clients.add(self)
+        self.deadline = self.loop.time() + self._limits.header_timeout
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._listener.gone(self)
+        occupation, self.occupation = self.occupation, None
+        if occupation is not None:
+            occupation.abandon()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.pipe is not None:
+            self.pipe.feed(data)
+            return
+        if self.lingers:
+            self._discard(data)
+            return
+        self.unread = self.unread + data if self.unread else data
+        if self.request is None:
+            self._read()
+        elif len(self.unread) > HELD_AT:
+            self.hold()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._buffered = self.transport.get_write_buffer_size()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.pipe is None:
+            self.deadline = inf
+
+    def expired(self) -> None:
+        if self.full:
+            self._check_pace()
+        elif self.pipe is not None:
+            self.pipe.stop(Malformed("the body did not come in time", 408, "too_slow"))
+        elif self.unread:
+            self._refuse(Malformed("the head of the request did not come in time", 408, "too_slow"))
+        else:
+            self.transport.abort()
+
+    def _check_pace(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left < self._buffered:
+            self._buffered = left
+            self.touch()
+        else:
+            self.transport.abort()
+
+    # How requests are read.
+
+    @property
+    def idle(self) -> bool:
+        """Between two requests."""
+        return self.request is None and not self.unread
+
+    def _read(self) -> None:
+        """Read requests and have them answered, as long as that needs no waiting."""
+        if self._reading:
+            return  # the loop below goes on as soon as whoever called is done
+        self._reading = True
+        try:
+            while self.unread and self.request is None and not self.lingers:
+                if not self._has_head():
+                    break
+                self.request = request = self._take_request()
+                self._listener.handle(self, request)
+        except Malformed as error:
+            self._refuse(error)
+        finally:
+            self._reading = False
+
+    def _has_head(self) -> bool:
+        """Tell whether a whole head is there; empty lines before it are passed over (RFC 9112 section 2.2)."""
+        unread = self.unread
+        while self._blank < 2 and unread.startswith(b"\r\n"):
+            self._blank += 1
+            self.unread = unread = unread[2:]
+        if unread.find(b"\r\n\r\n", self._searched) >= 0:
+            return True
+        if not self._searched:  # the first of it has just come
+            self.deadline = self.loop.time() + self._limits.header_timeout
+        if unread != b"\r":
+            check_begun(unread)
+        self._check_size(len(unread))
+        self._searched = max(1, len(unread) - 3)
+        return False
+
+    def _take_request(self) -> RequestHead:
+        head, _, rest = self.unread.partition(b"\r\n\r\n")
+        if len(head) > self._limits.max_header_bytes:
+            self._check_size(len(head))
+        self.unread = rest
+        self._searched = self._blank = 0
+        self.deadline = inf
+        request = parse_request(head)
+        self.keep_alive = request.keep_alive and not self._listener.closing
+        if request.length:
+            self.body = body_of(request.length)
+            limit = self._limits.max_body_bytes
+            if limit and request.length > limit:
+                raise Malformed(f"the body is larger than {limit} bytes", 413, "body_too_large")
+        return request
+
+    def _check_size(self, size: int) -> None:
+        limit = self._limits.max_header_bytes
+        if size <= limit:
+            return
+        if b"\r\n" not in self.unread[:limit]:
+            raise Malformed(f"the request line is longer than {limit} bytes", 414, "target_too_long")
+        raise Malformed(f"the head is larger than {limit} bytes", 431, "headers_too_large")
+
+    def _refuse(self, error: Malformed) -> None:
+        self.keep_alive = False
+        self._listener.refuse(self, error)
+        self.linger()
+
+    # What whoever answers does.
+
+    def send_body(self, sink: Peer, failed: Callable[[Exception], None]) -> None:
+        """Let the request's body flow to `sink` from now on."""
+        assert self.request is not None
+        assert self.body is not None
+        body, self.body = self.body, None
+
+        def ended(error: Exception | None) -> None:
+            if error is not None:
+                failed(error)
+
+        chunked = self.request.length < 0
+        self.upload = Pipe(self, sink, body, ended, chunked=chunked, limit=self._limits.max_body_bytes)
+        self.upload.start()
+
+    def take_back_body(self) -> None:
+        """Undo `send_body` of which nothing has moved, so that it can be done again."""
+        if self.upload is not None:
+            self.upload.stop()
+            self.body, self.upload = self.upload.body, None
+
+    def skip_body(self) -> bool:
+        """Take what has come of a body that nobody wants, and tell whether that was all of it."""
+        if self.upload is not None:
+            return self.upload.done
+        if self.body is None:
+            return True
+        if not self.body.done:
+            try:
+                _, self.unread = self.body.feed(self.unread)
+            except Malformed:
+                return False
+        return self.body.done
+
+    def next(self) -> None:
+        """The answer is out: go on with the next request, or end."""
+        self.occupation = None
+        if self.upload is not None:
+            self.upload.stop()
+        if not self.skip_body():
+            self.linger()
+        elif not self.keep_alive or self._listener.closing:
+            self.transport.close()
+        else:
+            self.request = self.body = self.upload = None
+            self.answered = False
+            self.deadline = self.loop.time() + self._limits.keepalive_timeout
+            if self._held:
+                self.release()
+            if self.unread:
+                self._read()
+
+    def cut(self) -> None:
+        """End the connection with a reset: where only its end tells the end of a body, a clean one would tell a lie."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and not self.transport.is_closing():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
+
+    def linger(self, seconds: float = LINGER_S) -> None:
+        """Close the sending side, and read on a little, so that a reset does not overtake the answer."""
+        if self.transport.is_closing():
+            return
+        self.lingers = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.deadline = self.loop.time() + seconds
+        self._left = LINGER_BYTES
+        self._discard(self.unread)
+        self.release()
+
+    def _discard(self, data: bytes) -> None:
+        self.unread = b""
+        self._left -= len(data)
+        if self._left < 0:
+            self.transport.abort()
+
+
+Handle = Callable[[Client, RequestHead], None]
+Refuse = Callable[[Client, Malformed], None]
+
+
+class Listener:
+    """Listens on the main port. `handle` answers a request, `refuse` what could not be read as one."""
+
+    def __init__(self, handle: Handle, refuse: Refuse, patrol: Patrol, limits: Limits) -> None:
+        self.handle = handle
+        self.refuse = refuse
+        self.patrol = patrol
+        self.limits = limits
+        self.clients: set[Client] = set()
+        self.closing = False
+        self.loop = asyncio.get_running_loop()
+        self._sockets: list[socket.socket] = []
+        self._accepting = False
+        self._most = limits.max_connections or _most_connections()
+        self._again: asyncio.TimerHandle | None = None
+        self._full = False
+        self._arriving: set[asyncio.Task[object]] = set()
+        self._empty = asyncio.Event()
+
+    async def open(self, host: str, port: int) -> int:
+        """Listen, and return the port.
+
+        Raises:
+            OSError: the address is taken, or is none of this machine's.
+        """
+        found = await self.loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        try:
+            for family, _, _, _, address in dict.fromkeys(found):
+                self._sockets.append(_listening(family, (address[0], port, *address[2:])))
+                port = port or self._sockets[0].getsockname()[1]
+        except OSError:
+            self._close_sockets()
+            raise
+        self._accept_again()
+        return port
+
+    async def close(self, timeout: float) -> None:
+        """Accept nothing more, let what is being answered end, and cut off what has not after `timeout` seconds."""
+        self.closing = True
+        self._stop_accepting()
+        self._close_sockets()
+        for client in [client for client in self.clients if client.idle]:
+            client.transport.close()
+        try:
+            async with asyncio.timeout(timeout):
+                while self.clients or self._arriving:
+                    self._empty.clear()
+                    await self._empty.wait()
+        except TimeoutError:
+            log.warning("connections_cut", open=len(self.clients), after_s=timeout)
+            for client in list(self.clients):
+                client.transport.abort()
+            await asyncio.sleep(0)
+
+    def gone(self, client: Client) -> None:
+        self.clients.discard(client)
+        self._empty.set()
+        if self._full and len(self.clients) < 0.9 * self._most:
+            self._full = False
+        if not self._accepting and self._again is None and not self.closing:
+            self._accept_again()
+
+    def _accept_again(self) -> None:
+        self._again = None
+        self._accepting = True
+        for listening in self._sockets:
+            self.loop.add_reader(listening.fileno(), self._accept, listening)
+
+    def _stop_accepting(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if self._accepting:
+            self._accepting = False
+            for listening in self._sockets:
+                self.loop.remove_reader(listening.fileno())
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Accept who knocks, within bounds: more wait in the kernel's line until there is room."""
+        for _ in range(ACCEPT_AT_ONCE):
+            if len(self.clients) + len(self._arriving) >= self._most:
+                self._stop_accepting()
+                self._tell_full()
+                return
+            try:
+                sock, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._pause(error)
+                return
+            sock.setblocking(False)
+            task = self.loop.create_task(self.loop.connect_accepted_socket(lambda: Client(self), sock), name="accept")
+            self._arriving.add(task)
+            task.add_done_callback(self._arrived)
+
+    def _tell_full(self) -> None:
+        if not self._full:
+            self._full = True
+            log.warning("connections_full", open=len(self.clients), hint="others wait; DOCKSCALE_MAX_CONNECTIONS")
+
+    def _arrived(self, task: "asyncio.Task[object]") -> None:
+        self._arriving.discard(task)
+        self._empty.set()
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("accept_failed", error=str(task.exception()))
+
+    def _pause(self, error: OSError) -> None:
+        if error.errno not in _OUT_OF_FILES:
+            raise error
+        log.warning("accept_paused", error=error.strerror, open=len(self.clients), again_in_s=ACCEPT_AGAIN_S)
+        self._stop_accepting()
+        self._again = self.loop.call_later(ACCEPT_AGAIN_S, self._accept_again)
+
+    def _close_sockets(self) -> None:
+        for listening in self._sockets:
+            listening.close()
+        self._sockets.clear()
+
+
+def _listening(family: int, address: tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # who vanished without a word is noticed some day
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _most_connections() -> int:
+    """Every client's connection may need one to an instance."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, (files - FILES_KEPT_BACK) // 2)
