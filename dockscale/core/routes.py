@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from dockscale.core.spec import RESERVED, AppSpec
 
+SEEN_KEPT = 1024
 _DOT_DOT = re.compile(r"(?:\.|%2e){2}", re.IGNORECASE)
 _DOT = re.compile(r"\.|%2e", re.IGNORECASE)
 
@@ -18,7 +19,7 @@ class Here(StrEnum):
     READINESS = "/health/readiness"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each request, and that costs three times as much
 class ToApp:
     """Forward to this app. `path` still has its query; `prefix` is what was stripped from it."""
 
@@ -57,6 +58,8 @@ class Routes:
         self._wildcards: dict[str, str] = {}
         self._prefixes: list[tuple[str, AppSpec]] = []
         self._apps: dict[str, AppSpec] = {}
+        self._seen: dict[str, str | None] = {}
+        """Hosts that were looked up before, as sent, and whose they are."""
         for spec in specs:
             self._apps[spec.app_id] = spec
             for host in spec.route.host:
@@ -85,6 +88,14 @@ class Routes:
         return self._here(path) or self._by_workspace(path, query) or self._by_prefix(path, query)
 
     def _by_host(self, host: str) -> str | None:
+        found = self._seen.get(host, "")
+        if found == "":
+            found = self._find_host(host)
+            if len(self._seen) < SEEN_KEPT:
+                self._seen[host] = found
+        return found
+
+    def _find_host(self, host: str) -> str | None:
         name = host.lower()
         if not name.endswith("]"):
             name = name.rpartition(":")[0] or name

@@ -1,11 +1,11 @@
 """One request on its way: a place, a connection, its answer. Steps are callbacks; only who must wait gets a task."""
 
 import random
-from asyncio import Task
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from math import ceil
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -30,6 +30,9 @@ from dockscale.proxy.upstream import (
     Upstream,
 )
 from dockscale.proxy.wire import AnswerHead, Malformed, RequestHead, body_of
+
+if TYPE_CHECKING:
+    from asyncio import Task
 
 log = structlog.get_logger()
 
@@ -70,16 +73,10 @@ class Ways:
 class Exchange:
     """A request and its answer. `begin` starts it; it ends by itself, or by `abandon`, and then counts how."""
 
-    _lease: Lease | None = None
-    _connection: Connection | None = None
-    _task: Task[None] | None = None
-    _avoid: Instance | None = None
-    _tunnel: Tunnel | None = None
-    _token = ""
-    """The instance that a client of a sticky app was with."""
-    _attempts = 0
-    _interim = 0
-    _placed_at = 0.0
+    __slots__ = (
+        "_answer", "_app", "_arrived", "_attempts", "_avoid", "_client", "_connection", "_interim", "_lease",
+        "_placed_at", "_request", "_request_id", "_route", "_safe", "_task", "_token", "_tunnel", "_ways",
+    )  # fmt: skip
 
     def __init__(
         self, ways: Ways, client: Client, request: RequestHead, request_id: bytes, app: App, route: ToApp
@@ -90,8 +87,18 @@ class Exchange:
         self._request_id = request_id
         self._app = app
         self._route = route
-        self._safe = request.method in IDEMPOTENT
-        self._arrived = ways.clock()
+        self._safe = request.method in IDEMPOTENT and not request.upgrade
+        """It may be sent twice."""
+        self._arrived = self._placed_at = ways.clock()
+        self._lease: Lease | None = None
+        self._connection: Connection | None = None
+        self._answer: AnswerHead | None = None
+        self._task: Task[None] | None = None
+        self._tunnel: Tunnel | None = None
+        self._token = ""
+        """The instance that a client of a sticky app was with."""
+        self._avoid: Instance | None = None
+        self._attempts = self._interim = 0
 
     # A place and a connection.
 
@@ -115,7 +122,7 @@ class Exchange:
         self._find()
 
     def _kept(self, instance: Instance) -> Connection | None:
-        return self._ways.upstream.kept(instance, safe=self._safe and not self._request.upgrade)
+        return self._ways.upstream.kept(instance, safe=self._safe)
 
     def _find(self) -> None:
         loop = self._client.loop
@@ -209,6 +216,7 @@ class Exchange:
         Pipe(connection, client, body, self._relayed, chunked=chunked).start()
 
     def _relayed(self, error: Exception | None) -> None:
+        assert self._answer is not None
         if error is None:
             self._end(self._answer.status, keep=self._answer.keep_alive)
         else:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from dockscale.proxy.wire import CHUNKED, UNTIL_CLOSE, AnswerHead, RequestHead, value_of
+from dockscale.proxy.wire import CHUNKED, UNTIL_CLOSE, AnswerHead, RequestHead
 
 Networks = Sequence[IPv4Network | IPv6Network]
 
@@ -40,7 +40,7 @@ def request_head(
     if named:
         left_out |= named
     lines = [b"%b %b HTTP/1.1" % (request.method, path)]
-    lines += [line for lower, line in request.fields if lower not in left_out]
+    lines += [line for lower, _, line in request.fields if lower not in left_out]
     if not request.host:
         lines.append(b"Host: localhost")  # HTTP/1.0 knows requests without; the instance gets HTTP/1.1
     if request.says_length:
@@ -65,9 +65,9 @@ def request_head(
 def _believed(request: RequestHead, prefix: bytes, address: bytes) -> list[bytes]:
     """Add to what a trusted proxy in front said."""
     sent: dict[bytes, list[bytes]] = {}
-    for lower, line in request.fields:
+    for lower, value, _ in request.fields:
         if lower in _FORWARDING:
-            sent.setdefault(lower, []).append(value_of(line))
+            sent.setdefault(lower, []).append(value)
     lines = [b"X-Forwarded-For: %b" % b", ".join([*sent.get(b"x-forwarded-for", ()), address])]
     if b"x-forwarded-proto" not in sent:
         lines.append(b"X-Forwarded-Proto: http")
@@ -86,7 +86,7 @@ def answer_head(answer: AnswerHead, *, minor: int, keep_alive: bool, extra: byte
     if named:
         left_out |= named
     lines = [b"HTTP/1.1 %d %b" % (answer.status, answer.reason)]
-    lines += [line for lower, line in answer.fields if lower not in left_out]
+    lines += [line for lower, _, line in answer.fields if lower not in left_out]
     if answer.status >= 200 and answer.status != 204:
         if answer.told is not None:
             lines.append(b"Content-Length: %d" % answer.told)
@@ -105,7 +105,7 @@ def answer_head(answer: AnswerHead, *, minor: int, keep_alive: bool, extra: byte
 def interim_head(answer: AnswerHead) -> bytes:
     """Write an interim answer (1xx), as it came."""
     left_out = _FROM_INSTANCES | answer.options
-    lines = [line + b"\r\n" for lower, line in answer.fields if lower not in left_out]
+    lines = [line + b"\r\n" for lower, _, line in answer.fields if lower not in left_out]
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (answer.status, answer.reason, b"".join(lines))
 
 
@@ -121,12 +121,12 @@ def must_close(answer: AnswerHead, minor: int) -> bool:
 
 def cookie(request: RequestHead, name: bytes) -> str:
     """The value of the client's cookie of that name; empty if it sent none (RFC 6265 section 5.4)."""
-    for lower, line in request.fields:
+    for lower, value, _ in request.fields:
         if lower == b"cookie":
-            for pair in value_of(line).split(b";"):
-                key, _, value = pair.strip(b" \t").partition(b"=")
+            for pair in value.split(b";"):
+                key, _, token = pair.strip(b" \t").partition(b"=")
                 if key == name:
-                    return value.decode("latin-1")
+                    return token.decode("latin-1")
     return ""
 
 

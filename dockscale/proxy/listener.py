@@ -52,29 +52,35 @@ class Occupation(Protocol):
 class Client(Peer):
     """One client's connection: its requests, one after the other. Who answers sets `occupation`, and calls `next`."""
 
-    occupation: Occupation | None = None
-    request: RequestHead | None = None
-    """The request that is being answered."""
-    body: Body | None = None
-    """Its body, if it has one and `send_body` was not called."""
-    upload: Pipe | None = None
-    """Its body on the way, once `send_body` was called."""
-    answered = False
-    """The head of the final answer was written."""
-    keep_alive = True
-    """Another request may follow."""
-    lingers = False
-    address = b""
-    _reading = False
-    _blank = 0
-    _searched = 0
-    _buffered = 0
-    _left = 0
+    __slots__ = (
+        "_blank", "_buffered", "_left", "_limits", "_listener", "_reading", "_searched", "address", "answered", "body",
+        "keep_alive", "lingers", "occupation", "request", "upload",
+    )  # fmt: skip
 
     def __init__(self, listener: "Listener") -> None:
         super().__init__(listener.loop, listener.patrol, listener.limits.client_timeout)
+        self.address = b""
+        self.occupation: Occupation | None = None
+        self.request: RequestHead | None = None
+        """The request that is being answered."""
+        self.body: Body | None = None
+        """Its body, if it has one and `send_body` was not called."""
+        self.upload: Pipe | None = None
+        """Its body on the way, once `send_body` was called."""
+        self.answered = False
+        """The head of the final answer was written."""
+        self.keep_alive = True
+        """Another request may follow."""
+        self.lingers = False
         self._listener = listener
         self._limits = listener.limits
+        self._reading = False
+        self._blank = 0
+        """Empty lines that came before the head."""
+        self._searched = 0
+        """Bytes in which the end of the head is not."""
+        self._buffered = 0
+        self._left = 0
 
     # What the connection tells.
 

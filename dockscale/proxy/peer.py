@@ -16,25 +16,29 @@ _WHOLE_WRITE = 2**14
 class Peer(asyncio.Protocol):
     """The other side of a connection: what came from it, whether it can take more, until when it may be silent."""
 
-    lost = False
-    error: Exception | None = None
-    """Why nothing more can be expected of it."""
-    pipe: "Pipe | None" = None
-    """Where what comes goes, while that is not `unread`."""
-    feeder: "Pipe | None" = None
-    """What writes here, and stops while this is `full`."""
-    full = False
-    deadline = inf
-    """When `expired` is called, on the loop's clock."""
+    __slots__ = (
+        "_held", "_patrol", "deadline", "error", "feeder", "full", "loop", "lost", "patience", "pipe", "transport",
+        "unread",
+    )  # fmt: skip
     transport: asyncio.Transport
-    _held = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop, patrol: "Patrol", patience: float) -> None:
         self.loop = loop
         self.unread = b""
+        self.lost = False
+        self.error: Exception | None = None
+        """Why nothing more can be expected of it."""
+        self.pipe: Pipe | None = None
+        """Where what comes goes, while that is not `unread`."""
+        self.feeder: Pipe | None = None
+        """What writes here, and stops while this is `full`."""
+        self.full = False
+        self.deadline = inf
+        """When `expired` is called, on the loop's clock."""
         self.patience = patience
         """Seconds that it may send or take nothing where it should."""
         self._patrol = patrol
+        self._held = False
 
     # What the transport tells.
 

@@ -16,7 +16,7 @@ NOTHING_MORE: Mapping[str, object] = MappingProxyType({})
 def reply(client: Client, request: RequestHead | None, status: int, body: bytes, *lines: bytes) -> None:
     """Answer a request, or what could not be read as one (None). `lines` are whole fields."""
     client.keep_alive = client.keep_alive and client.skip_body()
-    answer = AnswerHead(status, HTTPStatus(status).phrase.encode(), 1, [(b"", line) for line in lines])
+    answer = AnswerHead(status, HTTPStatus(status).phrase.encode(), 1, [(b"", b"", line) for line in lines])
     answer.told = len(body)
     minor = 1 if request is None else request.minor
     head = fields.answer_head(answer, minor=minor, keep_alive=client.keep_alive, extra=b"")

@@ -60,12 +60,13 @@ class Asker(Protocol):
 class Connection(Peer):
     """A connection to an instance, for one request at a time. It rests while it has no `asker`."""
 
-    asker: Asker | None = None
-    rests_since = 0.0
+    __slots__ = ("_upstream", "asker", "instance", "rests_since")
 
     def __init__(self, upstream: "Upstream", instance: Instance) -> None:
         super().__init__(upstream.loop, upstream.patrol, upstream.response_timeout or inf)
         self.instance = instance
+        self.asker: Asker | None = None
+        self.rests_since = 0.0
         self._upstream = upstream
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -6,8 +6,9 @@ was understood here, so that no doubt about where a message ends can be passed t
 
 import re
 
-Fields = list[tuple[bytes, bytes]]
-"""Each field's name in lower case, and its line: name as sent, colon, space, value."""
+Field = tuple[bytes, bytes, bytes]
+"""A field's name in lower case, its value, and its line: name as sent, colon, space, value."""
+Fields = list[Field]
 
 CHUNKED = -1
 UNTIL_CLOSE = -2
@@ -23,10 +24,10 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([/?].*)?", re.IGNORECASE)
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
-_IN_HEADS = bytes(byte for byte in range(256) if byte in b"\t\r\n" or (byte >= 0x20 and byte != 0x7F))
+_IN_VALUES = bytes(byte for byte in range(256) if byte == 0x09 or (byte >= 0x20 and byte != 0x7F))
+_IN_TARGETS = bytes(byte for byte in range(0x21, 256) if byte not in b"#\x7f")
 _LINE_ENDS = b"\r\n"
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"})
-_SPACE = 0x20
 _VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 
@@ -54,17 +55,10 @@ class Malformed(Exception):
 class RequestHead:
     """A request, less its body: `length` says how that is framed."""
 
-    # Defaults of the class: most requests leave most of them as they are.
-    host = b""
-    length = 0
-    says_length = False
-    """There is a Content-Length, which may be 0."""
-    options = _NO_OPTIONS
-    """What Connection names, in lower case."""
-    upgrade = b""
-    request_id = b""
-    te = False
-    """The client takes trailers (RFC 9110 section 10.1.4)."""
+    __slots__ = (
+        "fields", "host", "keep_alive", "length", "method", "minor", "options", "request_id", "says_length", "target",
+        "te", "upgrade",
+    )  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, minor: int, fields: Fields) -> None:
         self.method = method
@@ -73,56 +67,64 @@ class RequestHead:
         """The x of HTTP/1.x."""
         self.fields = fields
         self.keep_alive = minor == 1
+        self.host = b""
+        self.length = 0
+        self.says_length = False
+        """There is a Content-Length, which may be 0."""
+        self.options = _NO_OPTIONS
+        """What Connection names, in lower case."""
+        self.upgrade = b""
+        self.request_id = b""
+        self.te = False
+        """The client takes trailers (RFC 9110 section 10.1.4)."""
 
     def first(self, name: bytes) -> bytes:
         """The value of the first field of that (lower case) name; empty if there is none."""
-        return next((value_of(line) for lower, line in self.fields if lower == name), b"")
+        return next((value for lower, value, _ in self.fields if lower == name), b"")
 
 
 class AnswerHead:
     """An answer, less its body: `length` says how that is framed."""
 
-    told: int | None = None
-    """What Content-Length said, also to HEAD."""
-    options = _NO_OPTIONS
-    upgrade = b""
-    length = UNTIL_CLOSE
+    __slots__ = ("fields", "keep_alive", "length", "options", "reason", "status", "told", "upgrade")
 
     def __init__(self, status: int, reason: bytes, minor: int, fields: Fields) -> None:
         self.status = status
         self.reason = reason
         self.fields = fields
         self.keep_alive = minor == 1
+        self.length = UNTIL_CLOSE
+        self.told: int | None = None
+        """What Content-Length said, also to HEAD."""
+        self.options = _NO_OPTIONS
+        self.upgrade = b""
 
 
-def value_of(line: bytes) -> bytes:
-    """The value in a field's line."""
-    return line.partition(b": ")[2]
-
-
-# Names that were seen before, to their lower case: a dict hit instead of a check and a copy.
-_NAMES: dict[bytes, bytes] = {}
+# Lines and hosts that were seen before need not be read again: clients and instances repeat themselves.
+_LINES: dict[bytes, Field] = {}
+_LINES_KEPT = 2048
+_LINE_KEPT_BYTES = 256
+_NOT_KEPT = frozenset({b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"})
+_STATUS_LINES: dict[bytes, tuple[int, bytes, int]] = {}
 _HOSTS: set[bytes] = set()
-"""Hosts that were found valid."""
-_KEPT = 1024
+_HOSTS_KEPT = 1024
 
 
-def _learn(name: bytes) -> bytes:
+def _read_line(line: bytes) -> Field:
+    name, colon, value = line.partition(b":")
     if not _TOKEN.fullmatch(name):
         raise Malformed(f"{_shown(name)} is no field name")
-    lower = name.lower()
-    if len(_NAMES) < _KEPT:
-        _NAMES[name] = lower
-    return lower
-
-
-for _name in (
-    b"Host", b"User-Agent", b"Accept", b"Accept-Encoding", b"Accept-Language", b"Connection", b"Cookie", b"Referer",
-    b"Content-Type", b"Content-Length", b"Transfer-Encoding", b"Cache-Control", b"Authorization", b"Origin", b"Date",
-    b"Server", b"Set-Cookie", b"Location", b"ETag", b"Last-Modified", b"Vary", b"Expires", b"Keep-Alive", b"Upgrade",
-):  # fmt: skip
-    _learn(_name)
-    _learn(_name.lower())
+    if not colon:
+        raise Malformed(f"{_shown(line)} is no field: there is no colon")
+    if value.translate(None, _IN_VALUES):
+        raise Malformed(f"there is a control character in the field {_shown(name)}")
+    lower, value = name.lower(), value.strip(b" \t")
+    field = (lower, value, b"%b: %b" % (name, value))
+    if len(line) <= _LINE_KEPT_BYTES and lower not in _NOT_KEPT:
+        if len(_LINES) >= _LINES_KEPT:
+            _LINES.clear()
+        _LINES[line] = field
+    return field
 
 
 def parse_request(head: bytes) -> RequestHead:
@@ -131,19 +133,22 @@ def parse_request(head: bytes) -> RequestHead:
     Raises:
         Malformed: with the status that the client gets (RFC 9112 sections 2.2, 3, 5 and 6).
     """
-    lines = _lines(head)
+    lines = head.split(b"\r\n")
+    line = lines[0]
     try:
-        method, target, version = lines[0].split(b" ")
+        method, target, version = line.split(b" ")
     except ValueError:
         raise Malformed("the request line must be a method, a target and a version, with one space between") from None
     if method not in _METHODS and not _TOKEN.fullmatch(method):
         raise Malformed(f"{_shown(method)} is no method")
+    if target.translate(None, _IN_TARGETS):
+        raise Malformed("there is a control character or a # in the request target")
     if version not in _VERSIONS:
         raise _bad_version(version)
     fields, meant = _fields(lines)
     request = RequestHead(method, target, _VERSIONS[version], fields)
     hosts, lengths, codings = [], [], []
-    for name, value in meant:
+    for name, value, _ in meant:
         if name == b"host":
             hosts.append(value)
         elif name == b"content-length":
@@ -156,7 +161,7 @@ def parse_request(head: bytes) -> RequestHead:
         request.host = hosts[0]
     else:
         request.host = _host(hosts, request.minor)
-    if not target.startswith(b"/") or b"#" in target or b"\t" in target:
+    if not target.startswith(b"/"):
         _read_target(request)
     if lengths or codings:
         request.length = _request_length(lengths, codings, request.minor)
@@ -176,7 +181,7 @@ def _host(hosts: list[bytes], minor: int) -> bytes:
         raise Malformed("a request must have one Host field")
     if not _HOST.fullmatch(hosts[0]):
         raise Malformed(f"Host: {_shown(hosts[0])} is no host name")
-    if len(_HOSTS) < _KEPT:
+    if len(_HOSTS) < _HOSTS_KEPT:
         _HOSTS.add(hosts[0])
     return hosts[0]
 
@@ -200,16 +205,12 @@ def parse_answer(head: bytes, method: bytes) -> AnswerHead:
     Raises:
         Malformed: what is wrong with it (RFC 9112 sections 4 and 6).
     """
-    lines = _lines(head)
-    line = lines[0]
-    version, code, gap = line[:9], line[9:12], line[12:13]
-    if version not in (b"HTTP/1.1 ", b"HTTP/1.0 ") or not code.isdigit() or code < b"100" or gap not in (b" ", b""):
-        raise Malformed(f"{_shown(line)} is no status line")
-    minor = 1 if version == b"HTTP/1.1 " else 0
+    lines = head.split(b"\r\n")
+    status, reason, minor = _STATUS_LINES.get(lines[0]) or _read_status_line(lines[0])
     fields, meant = _fields(lines)
-    answer = AnswerHead(int(code), line[13:], minor, fields)
+    answer = AnswerHead(status, reason, minor, fields)
     lengths, codings = [], []
-    for name, value in meant:
+    for name, value, _ in meant:
         if name == b"content-length":
             lengths.append(value)
         elif name == b"connection":
@@ -226,33 +227,30 @@ def parse_answer(head: bytes, method: bytes) -> AnswerHead:
     return answer
 
 
-def _lines(head: bytes) -> list[bytes]:
-    lines = head.split(b"\r\n")
-    ends = len(lines) - 1
-    if head.count(b"\n") != ends or head.count(b"\r") != ends:
-        raise Malformed("lines must end with CR LF, and neither stands alone")
-    if head.translate(None, _IN_HEADS):
-        raise Malformed("there is a control character in the head")
-    if ends > MAX_FIELDS:
-        raise Malformed(f"there are more than {MAX_FIELDS} fields", 431, "headers_too_large")
-    return lines
+def _read_status_line(line: bytes) -> tuple[int, bytes, int]:
+    version, code, gap = line[:9], line[9:12], line[12:13]
+    if version not in (b"HTTP/1.1 ", b"HTTP/1.0 ") or not code.isdigit() or code < b"100" or gap not in (b" ", b""):
+        raise Malformed(f"{_shown(line)} is no status line")
+    if line.translate(None, _IN_VALUES):
+        raise Malformed("there is a control character in the status line")
+    read = int(code), line[13:], 1 if version == b"HTTP/1.1 " else 0
+    if len(line) <= _LINE_KEPT_BYTES and len(_STATUS_LINES) < _HOSTS_KEPT:
+        _STATUS_LINES[line] = read
+    return read
 
 
-def _fields(lines: list[bytes]) -> tuple[Fields, list[tuple[bytes, bytes]]]:
+def _fields(lines: list[bytes]) -> tuple[Fields, Fields]:
     """Read all lines but the first. Those of `_MEANT` are also given apart."""
+    if len(lines) > MAX_FIELDS + 1:
+        raise Malformed(f"there are more than {MAX_FIELDS} fields", 431, "headers_too_large")
     fields: Fields = []
-    meant: list[tuple[bytes, bytes]] = []
-    known = _NAMES.get
+    meant: Fields = []
+    known = _LINES.get
     for line in lines[1:]:
-        name, colon, value = line.partition(b":")
-        lower = known(name) or _learn(name)
-        if not colon:
-            raise Malformed(f"{_shown(line)} is no field: there is no colon")
-        stripped = value.strip(b" \t")
-        as_usual = len(value) == len(stripped) + 1 and value[0] == _SPACE
-        fields.append((lower, line if as_usual else b"%b: %b" % (name, stripped)))
-        if lower in _MEANT:
-            meant.append((lower, stripped))
+        field = known(line) or _read_line(line)
+        fields.append(field)
+        if field[0] in _MEANT:
+            meant.append(field)
     return fields, meant
 
 
@@ -265,8 +263,6 @@ def _read_target(request: RequestHead) -> None:
     target = request.target
     if request.method == b"CONNECT":
         raise Malformed("CONNECT is not supported", 501, "not_implemented")
-    if b"#" in target or b"\t" in target:
-        raise Malformed("the request target must have no # and no tab")
     if target == b"*" and request.method == b"OPTIONS":
         return
     absolute = _ABSOLUTE.fullmatch(target)
@@ -276,7 +272,10 @@ def _read_target(request: RequestHead) -> None:
     if not _HOST.fullmatch(request.host):
         raise Malformed(f"the request target {_shown(target)} names no host")
     request.target = path if path.startswith(b"/") else b"/" + path
-    request.fields = [(b"host", b"Host: " + request.host), *(each for each in request.fields if each[0] != b"host")]
+    request.fields = [
+        (b"host", request.host, b"Host: " + request.host),
+        *(each for each in request.fields if each[0] != b"host"),
+    ]
 
 
 def _read_connection(request: RequestHead) -> None:
@@ -358,7 +357,7 @@ def last_chunk(trailers: Fields) -> bytes:
     """End a chunked body (RFC 9112 section 7.1.2)."""
     if not trailers:
         return b"0\r\n\r\n"
-    return b"0\r\n%b\r\n\r\n" % b"\r\n".join([line for _, line in trailers])
+    return b"0\r\n%b\r\n\r\n" % b"\r\n".join([line for _, _, line in trailers])
 
 
 class Counted:
@@ -484,7 +483,7 @@ class Chunked:
         if end < 0:
             self._keep(data, MAX_TRAILERS)
             return b""
-        fields, _ = _fields([b"", *_lines(data[:end])])
+        fields, _ = _fields([b"", *data[:end].split(b"\r\n")])
         self.trailers = [each for each in fields if each[0] not in _NOT_IN_TRAILERS]
         self.done = True
         return data[end + 4 :]
