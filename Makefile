@@ -24,8 +24,8 @@ logs: ## follow dockscale's log
 
 images: dev # what the engine tests start
 	@scripts/engine.sh && scripts/test-images.sh
-test: images ## all tests (starts an engine if none answers)
-	@$(PY) -m pytest
+test: images ## all tests, those of the compiled path twice (starts an engine if none answers)
+	@$(PY) -m pytest && scripts/test-compiled.sh
 test-fast: dev ## the tests that need no engine
 	@$(PY) -m pytest -m "not engine"
 check: dev ## lint, format and types, without changing anything

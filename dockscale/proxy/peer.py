@@ -136,7 +136,7 @@ class Pipe:
             self._finish(begun)
         elif begun:
             self.feed(begun)
-        if source.pipe is self:
+        if self.source.pipe is self:  # it has not ended yet
             if source.lost or source.error is not None:
                 self.source_lost(source.error)
             elif self.sink.full:
