@@ -10,7 +10,8 @@ documentation recommends for speed:
 - HAProxy: idle connections to the server kept and always reused, 64 KiB buffers (the default took six times the CPU for
   uploads; splicing made no difference here).
 - Caddy: `GOMAXPROCS=1`, HTTP/1.1 only, 128 idle connections kept, no transparent compression, no admin endpoint.
-- dockscale: `dockscale serve` with its default settings, on uvloop.
+- dockscale: `dockscale serve` with its default settings, on uvloop, compiled (scripts/compile.sh); dockscale-source is
+  the same, not compiled.
 
 CPU and memory are those of the process and its children, all threads included, as /proc tells.
 """
@@ -31,6 +32,7 @@ from tests.support.process import free_port
 HOST = "bench.localhost"
 """What every request names as its host: dockscale finds the app by it."""
 READY_S = 20.0
+COMPILED = Path(__file__).parent.parent / "build" / "compiled"
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 Address = tuple[str, int]
@@ -181,16 +183,31 @@ def caddy(place: Place) -> Command:
 
 
 def dockscale(place: Place) -> Command:
+    return _dockscale(place, {"PYTHONPATH": str(COMPILED)})
+
+
+def dockscale_source(place: Place) -> Command:
+    return _dockscale(place, {})
+
+
+def _dockscale(place: Place, env: Mapping[str, str]) -> Command:
     settings = {
         "DOCKSCALE_ONLY": place.only,
         "DOCKSCALE_HOST": "127.0.0.1",
         "DOCKSCALE_PORT": str(place.port),
         "DOCKSCALE_ADMIN_PORT": str(free_port()),
     }
-    return Command((sys.executable, "-m", "dockscale.cli", "serve"), settings)
+    # -P: not this folder's source, unless that is what is installed.
+    return Command((sys.executable, "-P", "-m", "dockscale.cli", "serve"), {**settings, **env})
 
 
-PROXIES = {"dockscale": dockscale, "nginx": nginx, "haproxy": haproxy, "caddy": caddy}
+PROXIES = {
+    "dockscale": dockscale,
+    "dockscale-source": dockscale_source,
+    "nginx": nginx,
+    "haproxy": haproxy,
+    "caddy": caddy,
+}
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """dockscale next to nginx, HAProxy and Caddy, in front of the same instance, and that instance alone as the floor.
 
 Run: `.venv/bin/python -m bench.proxies` (at most ten minutes; needs two cores and a Docker engine; gets what is missing
-with scripts/bench-peers.sh and scripts/bench-origin.sh). `--quick` is for development, `--only dockscale,nginx` for
+with scripts/compile.sh, bench-peers.sh and bench-origin.sh). `--quick` is for development, `--only dockscale,nginx` for
 some of the proxies, `--output FILE` writes the tables to a file as well.
 
 Method. Every proxy runs on one core; the load and the instance (a container, reached on its bridge address) share the
@@ -163,7 +163,7 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise SystemExit("bench: two cores are needed, one for the proxy and one for the load and the instance.")
-    for script in ("engine.sh", "bench-peers.sh", "bench-origin.sh"):
+    for script in ("engine.sh", "compile.sh", "bench-peers.sh", "bench-origin.sh"):
         subprocess.run([ROOT / "scripts" / script], check=True, stdout=sys.stderr)
     os.sched_setaffinity(0, cores[1:2])
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
