@@ -252,7 +252,7 @@ class App:
         line = self.spec.autoscaling.up_line
         self._alarm = line * have
         share = line * BURST_S / WINDOW_S
-        self._burst_alarm = max(BURST_REQUESTS, ceil(BURST_FACTOR * ready * share), int(have * share) + 1)
+        self._burst_alarm = float(max(BURST_REQUESTS, ceil(BURST_FACTOR * ready * share), int(have * share) + 1))
 
     def __repr__(self) -> str:
         return f"<App {self.app_id} {self.pool!r}>"

@@ -381,7 +381,9 @@ class Listener:
                 self._pause(error)
                 return
             sock.setblocking(False)
-            task = self.loop.create_task(self.loop.connect_accepted_socket(lambda: Client(self), sock), name="accept")
+            task = self.loop.create_task(
+                self.loop.connect_accepted_socket(lambda: Client(self).protocol, sock), name="accept"
+            )
             self._arriving.add(task)
             task.add_done_callback(self._arrived)
 

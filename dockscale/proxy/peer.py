@@ -13,8 +13,11 @@ _WHOLE_WRITE = 2**14
 """Chunks up to this size are copied together with their frame, larger ones are not."""
 
 
-class Peer(asyncio.Protocol):
-    """The other side of a connection: what came from it, whether it can take more, until when it may be silent."""
+class Peer:
+    """The other side of a connection: what came from it, whether it can take more, until when it may be silent.
+
+    An `asyncio.Protocol` in all but its base class, which would keep mypyc from compiling the access to attributes.
+    """
 
     __slots__ = (
         "_held", "_patrol", "deadline", "error", "feeder", "full", "loop", "lost", "patience", "pipe", "transport",
@@ -52,6 +55,9 @@ class Peer(asyncio.Protocol):
         if self.pipe is not None:
             self.pipe.source_lost(exc)
 
+    def eof_received(self) -> bool:
+        return False  # who has ended one side has gone
+
     def pause_writing(self) -> None:
         self.full = True
         self.touch()
@@ -63,6 +69,11 @@ class Peer(asyncio.Protocol):
         self.touch()
         if self.feeder is not None:
             self.feeder.source.release()
+
+    @property
+    def protocol(self) -> asyncio.Protocol:
+        """Itself, as transports want it."""
+        return cast("asyncio.Protocol", self)
 
     # What whoever talks to it does.
 

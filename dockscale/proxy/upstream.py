@@ -174,7 +174,8 @@ class Upstream:
         try:
             async with asyncio.timeout(self._connect_timeout) as bound:
                 with _interrupted(bound, instance):
-                    _, connection = await self.loop.create_connection(lambda: Connection(self, instance), host, port)
+                    connection = Connection(self, instance)
+                    await self.loop.create_connection(lambda: connection.protocol, host, port)
         except TimeoutError:
             raise NotSent("the instance died" if instance.lost else "no connection to the instance in time") from None
         except OSError as error:
