@@ -43,6 +43,7 @@ class Running:
     scaler: Scaler
     control: Control
     entry: Entry
+    main: Listener
     main_port: int
     admin_port: int
 
@@ -83,6 +84,7 @@ async def running(settings: Settings, engine: Engine, clock: Clock = time.monoto
             yield dockscale
             dockscale.entry.closing = True
             dockscale.entry.close_tunnels()
+            await dockscale.main.close(settings.shutdown_timeout)
             await listeners.aclose()
             raise _Stop
     except BaseExceptionGroup as group:
@@ -126,7 +128,7 @@ async def _build(
     admin_port = int(admin.addresses[0][1])
     tasks.create_task(registry.run(), name="registry")
     tasks.create_task(scaler.run(registry.apps.values, settings.interval), name="scaler")
-    return Running(registry, scaler, control, entry, main_port, admin_port)
+    return Running(registry, scaler, control, entry, main, main_port, admin_port)
 
 
 @contextmanager

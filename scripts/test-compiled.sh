@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Runs the tests of what is compiled once more, on the compiled files.
+# Runs the tests of what is compiled once more, on the compiled files and on uvloop: as dockscale runs, where the other
+# tests are on the source and on asyncio's own loop.
 set -eu
 cd "$(dirname "$0")/.."
 
 scripts/compile.sh
 # Not 'python -m pytest', and 'append': the source in this folder must not come first.
-DOCKSCALE_COMPILED=1 PYTHONPATH=build/compiled .venv/bin/pytest --import-mode=append -m "not engine" \
+DOCKSCALE_COMPILED=1 DOCKSCALE_TEST_LOOP=uvloop PYTHONPATH=build/compiled .venv/bin/pytest --import-mode=append -m "not engine" \
     tests/test_compiled.py tests/test_proxy.py tests/test_framing.py tests/test_framing_fuzz.py \
-    tests/test_slow_and_broken.py tests/test_scaler.py tests/core "$@"
+    tests/test_slow_and_broken.py tests/test_connections.py tests/test_scaler.py tests/core "$@"

@@ -1,17 +1,26 @@
 """The real engine for those tests that need one: made ready where that is possible, and left as it was found."""
 
+import asyncio
+import os
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
 import pytest
+import uvloop
 
 from tests.support.real import Real, sweep
 
 ROOT = Path(__file__).parent.parent
 _why_not: list[str] = []
+
+
+if os.environ.get("DOCKSCALE_TEST_LOOP") == "uvloop":
+
+    def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+        return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

@@ -318,7 +318,7 @@ async def test_a_bug_is_a_500_with_a_request_id_and_is_counted_as_one() -> None:
     async with world({"lazy": "false"}) as it:
         await until(it.ready)
         [instance] = it.app().pool
-        instance.address = ("127.0.0.1", 99_999)
+        instance.address = ("\ud800", 80)  # what nothing foresees: no connection fails like that
 
         status, body = await it.get(headers={"X-Request-Id": "abc"})
 

@@ -22,7 +22,7 @@ EJECT_AFTER = 5
 
 
 class NoPlace(Exception):
-    """A request that cannot have a place. Each kind has its status in `proxy.entry`."""
+    """A request that cannot have a place. Each kind has its status in `proxy.exchange`."""
 
 
 class LineFull(NoPlace):

@@ -133,7 +133,7 @@ class Routes:
         return ToApp(spec.app_id, "/" + parts[4] + query, prefix)
 
     def _by_prefix(self, path: str, query: str) -> Target | None:
-        first, second = [*path.split("/", 3)[1:3], ""][:2]
+        first, second = [*path.split("/", 3)[1:3], "", ""][:2]
         if first in RESERVED or (second in ("apps", "services") and first in self._workspaces):
             return None
         for prefix, spec in self._prefixes:

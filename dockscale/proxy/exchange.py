@@ -122,7 +122,8 @@ class Exchange:
         self._find()
 
     def _kept(self, instance: Instance) -> Connection | None:
-        return self._ways.upstream.kept(instance, safe=self._safe)
+        # What may be sent twice may not be once its body has moved.
+        return self._ways.upstream.kept(instance, safe=self._safe and not self._request.length)
 
     def _find(self) -> None:
         loop = self._client.loop
@@ -156,7 +157,8 @@ class Exchange:
         request, route, client = self._request, self._route, self._client
         self._task = None
         self._placed_at = now = self._ways.clock()
-        self._app.stats.queue_wait.add(now - self._arrived)
+        if not self._attempts:
+            self._app.stats.queue_wait.add(now - self._arrived)
         self._connection = connection
         connection.asker = self
         connection.touch()
@@ -196,7 +198,8 @@ class Exchange:
     def _relay(self, answer: AnswerHead, connection: Connection) -> None:
         """Pass the answer on part by part, as it comes; the client's pace holds the instance back."""
         client, minor, upload = self._client, self._request.minor, self._client.upload
-        if answer.length < 0 and not minor:
+        chunked = fields.is_chunked(answer, minor)
+        if answer.length < 0 and not chunked:
             client.keep_alive = False  # only the end of the connection tells the end of the body
         elif upload is not None and not upload.done and not upload.moved:
             client.keep_alive = False  # a body that was not asked for may still come, or never
@@ -212,8 +215,7 @@ class Exchange:
         if not answer.length:
             self._end(answer.status, keep=answer.keep_alive)
             return
-        body, chunked = body_of(answer.length), answer.length < 0 and minor == 1
-        Pipe(connection, client, body, self._relayed, chunked=chunked).start()
+        Pipe(connection, client, body_of(answer.length), self._relayed, chunked=chunked).start()
 
     def _relayed(self, error: Exception | None) -> None:
         assert self._answer is not None
@@ -256,6 +258,8 @@ class Exchange:
         self._ways.goodbyes.add(self._tunnel.say_goodbye)
         self._lease.instance.goodbyes.add(self._tunnel.say_goodbye)
         self._tunnel.start()
+        if client.closing and self._tunnel is not None:
+            self._tunnel.say_goodbye()
 
     def _tunnelled(self) -> None:
         self._end(101, keep=False)
@@ -317,6 +321,9 @@ class Exchange:
         """The client has gone."""
         if self._task is not None:
             self._task.cancel()
+        for peer in (self._connection, self._client):
+            if peer is not None and peer.pipe is not None:
+                peer.pipe.stop()
         self._close(CLIENT_GONE if self._tunnel is None else 101, keep=False)
 
     def _end(self, status: int, *, keep: bool) -> None:

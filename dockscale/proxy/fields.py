@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from dockscale.proxy.wire import CHUNKED, UNTIL_CLOSE, AnswerHead, RequestHead
+from dockscale.proxy.wire import CHUNKED, FORWARDING, AnswerHead, RequestHead
 
 Networks = Sequence[IPv4Network | IPv6Network]
 
@@ -13,17 +13,12 @@ _HOP_BY_HOP = frozenset({
 })  # fmt: skip
 """Fields that concern one connection only (RFC 9110 section 7.6.1), besides those that Connection names."""
 _WRITTEN_ANEW = _HOP_BY_HOP | {b"content-length", b"x-request-id"}
-_FORWARDING = frozenset({
-    b"forwarded", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix",
-    b"x-forwarded-port", b"x-forwarded-server", b"x-forwarded-scheme", b"x-forwarded-ssl", b"x-forwarded-by",
-    b"x-forwarded-uri", b"x-forwarded-method", b"x-forwarded-user", b"x-forwarded-client-cert",
-    b"x-forwarded-tls-client-cert", b"x-forwarded-tls-client-cert-info",
-})  # fmt: skip
-"""Fields that apps believe to come from a proxy."""
-_FROM_STRANGERS = _WRITTEN_ANEW | _FORWARDING
+_FROM_STRANGERS = _WRITTEN_ANEW | FORWARDING
 _FROM_TRUSTED = _WRITTEN_ANEW | {b"x-forwarded-for", b"x-forwarded-prefix"}
 _FROM_INSTANCES = _HOP_BY_HOP | {b"content-length"}
-_KEPT_WHATEVER = frozenset({b"close", b"keep-alive", b"host", b"content-length", b"transfer-encoding", b""})
+_KEPT_WHATEVER = (
+    frozenset({b"close", b"keep-alive", b"host", b"content-length", b"transfer-encoding", b""}) | FORWARDING
+)
 """What Connection may name without effect on fields: its own options, and what a message cannot do without."""
 
 
@@ -66,7 +61,7 @@ def _believed(request: RequestHead, prefix: bytes, address: bytes) -> list[bytes
     """Add to what a trusted proxy in front said."""
     sent: dict[bytes, list[bytes]] = {}
     for lower, value, _ in request.fields:
-        if lower in _FORWARDING:
+        if lower in FORWARDING:
             sent.setdefault(lower, []).append(value)
     lines = [b"X-Forwarded-For: %b" % b", ".join([*sent.get(b"x-forwarded-for", ()), address])]
     if b"x-forwarded-proto" not in sent:
@@ -112,11 +107,6 @@ def interim_head(answer: AnswerHead) -> bytes:
 def is_chunked(answer: AnswerHead, minor: int) -> bool:
     """Tell whether the client gets the body in chunks: where its length is not known, if it understands them."""
     return answer.length < 0 and minor == 1
-
-
-def must_close(answer: AnswerHead, minor: int) -> bool:
-    """Tell whether only the end of the connection can tell the client the end of the body."""
-    return answer.length in (CHUNKED, UNTIL_CLOSE) and not minor
 
 
 def cookie(request: RequestHead, name: bytes) -> str:

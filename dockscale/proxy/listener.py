@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from dockscale.proxy.peer import HELD_AT, Patrol, Peer, Pipe
+from dockscale.proxy.peer import HELD_AT, Patrol, Peer, Pipe, has_ended
 from dockscale.proxy.wire import Body, Malformed, RequestHead, body_of, check_begun, parse_request
 
 log = structlog.get_logger()
@@ -23,6 +23,8 @@ ACCEPT_AGAIN_S = 0.5
 """Pause after the machine had no file descriptor left."""
 FILES_KEPT_BACK = 64
 """File descriptors that clients leave to everything else."""
+GONE_LOOK_S = 1.0
+"""How often it is looked whether a client that is held back is still there."""
 LINGER_S = 2.0
 LINGER_BYTES = 2**20
 """What may still come from a client that has its answer, before its connection is closed (RFC 9112 section 9.6)."""
@@ -106,7 +108,7 @@ class Client(Peer):
             self._discard(data)
             return
         self.unread = self.unread + data if self.unread else data
-        if self.request is None:
+        if self.request is None and not self.full:
             self._read()
         elif len(self.unread) > HELD_AT:
             self.hold()
@@ -118,11 +120,21 @@ class Client(Peer):
     def resume_writing(self) -> None:
         super().resume_writing()
         if self.pipe is None:
-            self.deadline = inf
+            self.deadline = self._due()
+            if self.request is None and not self.lingers:
+                self.release()
+                self._read()
+
+    def hold(self) -> None:
+        super().hold()
+        if self.pipe is None and not self.full:
+            self.deadline = self.loop.time() + GONE_LOOK_S
 
     def expired(self) -> None:
-        if self.full:
+        if self.full or self.transport.is_closing():
             self._check_pace()
+        elif self._held and self.pipe is None:
+            self._check_presence()
         elif self.pipe is not None:
             self.pipe.stop(Malformed("the body did not come in time", 408, "too_slow"))
         elif self.unread:
@@ -130,15 +142,39 @@ class Client(Peer):
         else:
             self.transport.abort()
 
+    def _due(self) -> float:
+        """When it will have been silent for too long, from now on."""
+        now = self.loop.time()
+        if self.lingers:
+            return now + LINGER_S
+        if self.transport.is_closing():
+            return now + self._limits.client_timeout
+        if self.request is None:
+            return now + (self._limits.header_timeout if self.unread else self._limits.keepalive_timeout)
+        return inf
+
     def _check_pace(self) -> None:
+        """Cut off who has taken nothing of what waits to be sent."""
         left = self.transport.get_write_buffer_size()
         if left < self._buffered:
             self._buffered = left
-            self.touch()
+            self.deadline = self.loop.time() + self._limits.client_timeout
         else:
             self.transport.abort()
 
+    def _check_presence(self) -> None:
+        """Who is not read from cannot be heard to go: look."""
+        if has_ended(self.transport):
+            self.transport.abort()
+        else:
+            self.deadline = self.loop.time() + GONE_LOOK_S
+
     # How requests are read.
+
+    @property
+    def closing(self) -> bool:
+        """dockscale ends: no request may follow."""
+        return self._listener.closing
 
     @property
     def idle(self) -> bool:
@@ -151,7 +187,7 @@ class Client(Peer):
             return  # the loop below goes on as soon as whoever called is done
         self._reading = True
         try:
-            while self.unread and self.request is None and not self.lingers:
+            while self.unread and self.request is None and not self.lingers and not self.full:
                 if not self._has_head():
                     break
                 self.request = request = self._take_request()
@@ -246,14 +282,19 @@ class Client(Peer):
         self.occupation = None
         if self.upload is not None:
             self.upload.stop()
+        if self.lingers:
+            return
         if not self.skip_body():
             self.linger()
-        elif not self.keep_alive or self._listener.closing:
+        elif not self.keep_alive or self.closing:
+            self._buffered = self.transport.get_write_buffer_size()
             self.transport.close()
+            self.deadline = self._due()
         else:
             self.request = self.body = self.upload = None
             self.answered = False
-            self.deadline = self.loop.time() + self._limits.keepalive_timeout
+            if not self.full:
+                self.deadline = self.loop.time() + self._limits.keepalive_timeout
             if self._held:
                 self.release()
             if self.unread:

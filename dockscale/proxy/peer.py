@@ -1,11 +1,16 @@
 """One end of an HTTP/1.1 connection, and a body on its way from one to another. Callbacks alone: no task, no queue."""
 
 import asyncio
+import select
 from collections.abc import Callable
 from math import inf
 from typing import cast
 
+import structlog
+
 from dockscale.proxy.wire import Body, Malformed, chunk, last_chunk
+
+log = structlog.get_logger()
 
 HELD_AT = 2**17
 """Bytes that may have come and not been taken; then the sender is held back."""
@@ -207,10 +212,19 @@ class Pipe:
         if self.source.pipe is not self:
             return False
         self.source.pipe = None
-        self.source.deadline = inf
+        if not self.source.full:
+            self.source.deadline = inf
+        self.source.release()
         if self.sink.feeder is self:
             self.sink.feeder = None
         return True
+
+
+def has_ended(transport: asyncio.Transport) -> bool:
+    """Tell whether the other side has ended, which nobody is told while it is not read from."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 class Patrol:
@@ -223,10 +237,16 @@ class Patrol:
         self._timer = loop.call_later(every_s, self._look)
 
     def _look(self) -> None:
+        self._timer = self._loop.call_later(self._every_s, self._look)
         now = self._loop.time()
         for peer in [peer for peer in self.peers if peer.deadline <= now]:
-            peer.expired()
-        self._timer = self._loop.call_later(self._every_s, self._look)
+            if peer.deadline > now:
+                continue  # something that expired before has moved it on
+            try:
+                peer.expired()
+            except Exception:
+                log.exception("time_out_failed")
+                peer.transport.abort()
 
     def close(self) -> None:
         self._timer.cancel()

@@ -158,6 +158,8 @@ class Upstream:
         kept = self._kept.get(instance)
         while kept:
             connection = kept.pop()
+            if connection.transport.is_closing():
+                continue
             if safe or (self.loop.time() - connection.rests_since < KEPT_FOR_UNSAFE_S and _is_silent(connection)):
                 return connection
             connection.transport.close()
@@ -171,6 +173,8 @@ class Upstream:
             OutOfFiles
         """
         host, port = instance.address
+        if instance.lost:
+            raise NotSent("the instance died")
         try:
             async with asyncio.timeout(self._connect_timeout) as bound:
                 with _interrupted(bound, instance):
@@ -187,7 +191,7 @@ class Upstream:
     def keep(self, connection: Connection) -> None:
         """Take back a connection whose answer was whole; it is kept if it can be used again."""
         connection.asker = None
-        kept = self._kept.setdefault(connection.instance, deque())
+        kept = self._kept.get(connection.instance, ())
         if (
             connection.lost
             or connection.unread
@@ -200,7 +204,7 @@ class Upstream:
             return
         connection.rests_since = now = self.loop.time()
         connection.deadline = now + KEPT_S
-        kept.append(connection)
+        self._kept.setdefault(connection.instance, deque()).append(connection)
 
     def forget(self, connection: Connection) -> None:
         """A connection is closed."""

@@ -35,10 +35,16 @@ _MEANT = frozenset({
     b"content-length", b"transfer-encoding", b"host", b"connection", b"expect", b"upgrade", b"te", b"x-request-id",
 })  # fmt: skip
 """Fields of which the meaning is needed here."""
-_NOT_IN_TRAILERS = _MEANT | {
+FORWARDING = frozenset({
+    b"forwarded", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix",
+    b"x-forwarded-port", b"x-forwarded-server", b"x-forwarded-scheme", b"x-forwarded-ssl", b"x-forwarded-by",
+    b"x-forwarded-uri", b"x-forwarded-method", b"x-forwarded-user", b"x-forwarded-client-cert",
+    b"x-forwarded-tls-client-cert", b"x-forwarded-tls-client-cert-info",
+})  # fmt: skip
+"""Fields that apps believe to come from a proxy."""
+_NOT_IN_TRAILERS = FORWARDING | _MEANT | {
     b"trailer", b"keep-alive", b"content-encoding", b"content-type", b"content-range", b"proxy-connection",
-    b"proxy-authenticate", b"proxy-authorization", b"authorization", b"cookie", b"set-cookie", b"forwarded",
-    b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-prefix", b"x-real-ip",
+    b"proxy-authenticate", b"proxy-authorization", b"authorization", b"cookie", b"set-cookie",
 }  # fmt: skip
 """Fields that must not come after the body they are about (RFC 9110 section 6.5.1)."""
 
@@ -119,6 +125,8 @@ def _read_line(line: bytes) -> Field:
     if value.translate(None, _IN_VALUES):
         raise Malformed(f"there is a control character in the field {_shown(name)}")
     lower, value = name.lower(), value.strip(b" \t")
+    if b"_" in lower and lower.replace(b"_", b"-") in FORWARDING:
+        lower = lower.replace(b"_", b"-")  # CGI's habits make one name of both
     field = (lower, value, b"%b: %b" % (name, value))
     if len(line) <= _LINE_KEPT_BYTES and lower not in _NOT_KEPT:
         if len(_LINES) >= _LINES_KEPT:
@@ -190,11 +198,11 @@ def _understand(request: RequestHead, name: bytes, value: bytes) -> None:
     if name == b"connection":
         request.options |= _options(value)
     elif name == b"upgrade":
-        request.upgrade = value
+        request.upgrade = b", ".join([request.upgrade, value]) if request.upgrade else value
     elif name == b"x-request-id":
         request.request_id = value
     elif name == b"te":
-        request.te = b"trailers" in _options(value)
+        request.te = request.te or b"trailers" in _options(value)
     elif value.lower() != b"100-continue":  # expect
         raise Malformed(f"Expect: {_shown(value)} cannot be met", 417, "expectation_failed")
 
