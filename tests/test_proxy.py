@@ -3,14 +3,23 @@
 import asyncio
 import io
 import json
+import os
+import socket
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http.cookies import Morsel, SimpleCookie
 
 import aiohttp
 import pytest
 from aiohttp import WSMsgType
+from aiohttp.web import Application, Request, Response, StreamResponse
 
+from dockscale.core.pool import EJECT_AFTER, State
 from dockscale.engine.memory import Program
 from tests.support.backend import backend
+from tests.support.http1 import read_answer
+from tests.support.origin import Wire, client, staged
 from tests.support.world import World, until, world
 
 
@@ -408,3 +417,267 @@ async def test_a_silent_socket_stays_open_longer_than_an_answer_may_take() -> No
         await ws.send_str("after")
 
         assert await ws.receive_str() == "after"
+
+
+# Which instance.
+
+PREFIX = "/public/apps/web"
+NOWHERE = ("127.63.0.1", 8000)
+"""An address at which nobody listens."""
+
+
+@asynccontextmanager
+async def several(number: int, mode: str, **labels: str) -> AsyncIterator[World]:
+    """Run dockscale with that many ready instances of `web`."""
+    chosen = {"lazy": "false", "autoscaling.min_instances": str(number), "service_selection_mode": mode} | labels
+    async with world(chosen) as it:
+        await until(lambda: it.ready() == number, f"{number} instances are ready")
+        yield it
+
+
+async def ask(it: World, path: str = "/", cookie: str = "", host: str = "") -> tuple[str, Morsel[str] | None]:
+    """Ask an app; return the name of the instance that answered and the cookie of dockscale's own that it set."""
+    headers = {"Cookie": cookie} if cookie else {}
+    if host:
+        headers["Host"] = host
+    async with it.session.get(it.base + (path if host else PREFIX + path), headers=headers) as answer:
+        assert answer.status == 200
+        await answer.read()
+        cookies = SimpleCookie()
+        for line in answer.headers.getall("Set-Cookie", []):
+            cookies.load(line)
+        return answer.headers["X-Dockscale-Instance"], cookies.get("dockscale-web")
+
+
+@asynccontextmanager
+async def busy(it: World, number: int, cookie: str = "") -> AsyncIterator[None]:
+    """Keep that many requests in flight or waiting."""
+    before = it.app().pool.in_flight + it.app().pool.waiting
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(ask(it, "/stream?n=9999&s=0.05", cookie), name="busy") for _ in range(number)]
+        pool = it.app().pool
+        await until(lambda: pool.in_flight + pool.waiting == before + number, f"{number} more are busy")
+        try:
+            yield
+        finally:
+            for each in asked:
+                each.cancel()
+    await until(lambda: pool.in_flight + pool.waiting == before, "they have gone")
+
+
+@pytest.mark.parametrize(("host", "path"), [("", "/public/apps/web/"), ("web.localhost", "/")])
+async def test_a_sticky_client_gets_a_cookie_for_the_apps_addresses_until_its_browser_closes(
+    host: str, path: str
+) -> None:
+    async with several(2, "sticky") as it:
+        name, cookie = await ask(it, host=host)
+
+        assert cookie is not None
+        assert cookie.value == it.app().pool.instances[name].token
+        assert (cookie["path"], cookie["httponly"], cookie["samesite"]) == (path, True, "Lax")
+        assert (cookie["expires"], cookie["max-age"], cookie["domain"]) == ("", "", "")
+
+
+async def test_a_sticky_client_stays_with_its_instance_while_others_come_and_go() -> None:
+    async with world({"service_selection_mode": "sticky", "autoscaling.max_concurrency": "2"}) as it:
+        name, given = await ask(it)
+        assert given is not None
+        mine = f"a=b; dockscale-web={given.value}; c=d"
+
+        async with busy(it, 3):
+            await until(lambda: it.ready() == 2, "there is another instance")
+            elsewhere, cookie = await ask(it, cookie=mine)
+            assert elsewhere != name, "its own is full"
+            assert cookie is None, "it was a guest there"
+        asked = [await ask(it, cookie=mine) for _ in range(6)]
+        assert asked == [(name, None)] * 6
+
+        [other] = [each for each in it.app().pool if each.name != name]
+        it.app().pool.drain(other, "test")
+        assert await ask(it, cookie=mine) == (name, None)
+
+
+async def test_a_sticky_client_whose_instance_leaves_stays_with_the_next_one() -> None:
+    async with several(3, "sticky") as it:
+        name, given = await ask(it)
+        assert given is not None
+
+        it.app().pool.drain(it.app().pool.instances[name], "test")
+
+        other, new = await ask(it, cookie=f"dockscale-web={given.value}")
+        assert other != name
+        assert new is not None
+        assert new.value == it.app().pool.instances[other].token
+        asked = [await ask(it, cookie=f"dockscale-web={new.value}") for _ in range(6)]
+        assert asked == [(other, None)] * 6
+
+
+async def test_a_cookie_that_names_nobody_is_replaced() -> None:
+    async with several(2, "sticky") as it:
+        name, cookie = await ask(it, cookie="dockscale-web=nobody; dockscale-other=x")
+
+        assert cookie is not None
+        assert cookie.value == it.app().pool.instances[name].token
+
+
+@pytest.mark.parametrize("mode", ["random", "first", "last", "min_load", "round_robin", "power_of_two"])
+async def test_only_sticky_clients_get_a_cookie_and_only_they_are_asked_for_it(mode: str) -> None:
+    async with several(2, mode) as it:
+        token = next(iter(it.app().pool)).token
+        asked = [await ask(it, cookie=f"dockscale-web={token}") for _ in range(20)]
+
+    assert {cookie for _, cookie in asked} == {None}
+    assert (len({name for name, _ in asked}) == 1) is (mode in ("first", "last"))
+
+
+async def test_round_robin_goes_round() -> None:
+    async with several(3, "round_robin") as it:
+        names = [(await ask(it))[0] for _ in range(9)]
+
+    assert len(set(names[:3])) == 3
+    assert names == names[:3] * 3
+
+
+async def test_power_of_two_spares_the_busier_one() -> None:
+    async with several(2, "power_of_two") as it, busy(it, 1):
+        names = {(await ask(it))[0] for _ in range(10)}
+
+        [idle_one] = [each.name for each in it.app().pool if not each.in_flight]
+        assert names == {idle_one}
+
+
+async def test_power_of_two_is_even_with_many_at_once() -> None:
+    async with several(2, "power_of_two") as it, busy(it, 10):
+        assert [each.in_flight for each in it.app().pool] == [5, 5]
+
+
+# Instances that fail, and who pays for it.
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_instance_that_refuses_connections_is_replaced_and_no_request_fails(method: str) -> None:
+    async with several(2, "first") as it:
+        broken, other = it.app().pool
+        broken.address = NOWHERE
+
+        for number in range(EJECT_AFTER):
+            assert (broken.state, broken.failed_connections) == (State.READY, number)
+            async with it.session.request(method, it.base + PREFIX + "/", data=b"x" * 100_000) as answer:
+                assert answer.status == 200
+                assert answer.headers["X-Dockscale-Instance"] == other.name
+                assert (await answer.json())["body"] == "x" * 100_000
+
+        assert broken.ejected
+        await until(lambda: it.ready() == 2 and broken.name not in it.app().pool.instances, "another has its place")
+        assert it.app().stats.ejected == 1
+        assert set(it.app().stats.requests) == {200}
+
+
+async def test_one_connection_that_stands_forgives_those_that_failed() -> None:
+    async with several(2, "first") as it:
+        first, _ = it.app().pool
+        address = first.address
+        for _ in range(3):
+            first.address = NOWHERE
+            for _ in range(EJECT_AFTER - 1):
+                await ask(it)
+            first.address = address
+            assert (await ask(it))[0] == first.name
+            await it.session.post(it.base + PREFIX + "/hang-up")  # so that no connection is kept
+
+        assert (first.ejected, first.failed_connections) == (False, 0)
+
+
+async def test_the_last_instance_is_never_ejected() -> None:
+    async with several(1, "random") as it:
+        [last] = it.app().pool
+        address, last.address = last.address, NOWHERE
+
+        asked = [await it.get() for _ in range(EJECT_AFTER + 1)]
+
+        assert {(status, body["error"]) for status, body in asked} == {(502, "instance_died")}
+        assert (last.state, last.ejected) == (State.READY, False)
+        last.address = address
+        assert (await it.get())[0] == 200
+
+
+async def test_who_gets_no_place_is_told_when_to_come_again() -> None:
+    labels = {"autoscaling.max_concurrency": "1", "autoscaling.max_instances": "1", "autoscaling.max_queue": "1"}
+    async with several(1, "random", **labels, **{"autoscaling.queue_timeout": "300ms"}) as it, busy(it, 1):
+
+        async def refused() -> tuple[int, str, str]:
+            async with it.session.get(it.base + PREFIX + "/") as answer:
+                return answer.status, (await answer.json())["error"], answer.headers["Retry-After"]
+
+        waiting = asyncio.create_task(refused())
+        await until(lambda: it.app().pool.waiting == 1)
+        told = [await refused(), await waiting]
+
+    assert [(status, word) for status, word, _ in told] == [(503, "line_full"), (504, "no_instance_ready")]
+    for _, _, retry_after in told:
+        assert retry_after.isdecimal()
+        assert 1 <= int(retry_after) <= 60
+
+
+def deaf(reached: Counter[tuple[str, str]]) -> Program:
+    """A program that counts what reaches it, and closes the connection instead of an answer."""
+
+    def serve(name: str) -> Application:
+        async def hang_up(request: Request) -> StreamResponse:
+            reached[name, request.method] += 1
+            assert request.transport is not None
+            request.transport.close()
+            return Response()
+
+        app = Application()
+        app.router.add_route("*", "/{rest:.*}", hang_up)
+        return app
+
+    return Program(serve)
+
+
+@pytest.mark.parametrize(("method", "most"), [("GET", 3), ("DELETE", 3), ("POST", 1), ("PATCH", 1)])
+async def test_what_gets_no_answer_goes_elsewhere_unless_it_may_have_been_done(method: str, most: int) -> None:
+    reached: Counter[tuple[str, str]] = Counter()
+    labels = {"lazy": "false", "autoscaling.min_instances": "3", "service_selection_mode": "first"}
+    async with world(labels, program=deaf(reached)) as it:
+        await until(lambda: it.ready() == 3)
+
+        async with it.session.request(method, it.base + PREFIX + "/") as answer:
+            assert (answer.status, (await answer.json())["error"]) == (502, "instance_died")
+
+        assert reached.total() == most
+        assert {asked for _, asked in reached} == {method}
+        assert len(reached) == min(most, 2), "it goes to another one than the last"
+        assert it.app().stats.requests == {502: 1}
+
+
+def end_at_once(wire: Wire) -> None:
+    """End a connection now, not when the loop gets to it."""
+    with socket.socket(fileno=os.dup(wire.transport.get_extra_info("socket").fileno())) as it:
+        it.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("first", ["the instance", "the client"])
+async def test_a_post_just_when_its_kept_connection_is_closed_gets_a_fresh_one(first: str) -> None:
+    post = b"POST /a HTTP/1.1\r\nHost: web.localhost\r\nContent-Length: 5\r\n\r\nhello"
+    async with staged() as (it, origin), client(it) as wire:
+        for _ in range(20):
+            origin.forget()
+            wire.got.clear()
+            wire.send(b"GET /a HTTP/1.1\r\nHost: web.localhost\r\n\r\n")
+            await wire.seen(b"\r\n\r\nok")
+            [kept] = origin.wires
+            wire.got.clear()
+
+            # Both at once: dockscale learns of them in the same moment.
+            if first == "the client":
+                wire.send(post)
+            end_at_once(kept)
+            if first == "the instance":
+                wire.send(post)
+
+            await wire.seen(b"\r\n\r\nok")
+            assert (read_answer(bytes(wire.got)).status, len(origin.wires)) == (200, 2)
+            assert [request.partition(b" ")[0] for request in origin.requests] == [b"GET", b"POST"]
+            await kept.over()
