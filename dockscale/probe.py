@@ -23,14 +23,14 @@ async def until_ready(host: str, port: int, health_path: str | None) -> None:
 async def accepts(host: str, port: int) -> bool:
     """Tell whether the port takes a connection within `CONNECT_S`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as connection:
-        connection.setblocking(False)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.setblocking(False)
             async with asyncio.timeout(CONNECT_S):
                 await asyncio.get_running_loop().sock_connect(connection, (host, port))
-        except OSError:
-            return False
-        return True
+    except OSError:  # also when dockscale itself can open no socket now: the next try may
+        return False
+    return True
 
 
 async def is_healthy(host: str, port: int, path: str) -> bool:

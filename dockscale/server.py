@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import random
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -54,6 +55,7 @@ async def serve(settings: Settings) -> None:
     Raises:
         CannotStart: before anything was started.
     """
+    _allow_files()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -66,6 +68,12 @@ async def serve(settings: Settings) -> None:
         await stop.wait()
         log.info("stopping", in_flight=sum(app.pool.in_flight for app in dockscale.registry.apps.values()))
     log.info("stopped")
+
+
+def _allow_files() -> None:
+    """Take as many open files as this process may have: each client needs up to two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class _Stop(Exception):

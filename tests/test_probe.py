@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from dockscale import probe
+from tests.test_limits import no_file_left
 
 HOST = "127.0.0.1"
 
@@ -90,3 +91,8 @@ async def test_what_accepts_and_says_nothing_is_not_healthy(monkeypatch: pytest.
     monkeypatch.setattr(probe, "ANSWER_S", 0.05)
     with socket.create_server((HOST, 0)) as silent:
         assert not await probe.is_healthy(HOST, silent.getsockname()[1], "/healthz")
+
+
+async def test_without_a_file_to_ask_with_there_is_no_answer_and_no_error() -> None:
+    with no_file_left():
+        assert not await probe.accepts(HOST, 9)

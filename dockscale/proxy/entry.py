@@ -35,8 +35,7 @@ class Entry:
 
     def handle(self, client: Client, request: RequestHead) -> None:
         """Answer a request, now or when its instance does."""
-        sent = request.request_id
-        request_id = sent if sent and _REQUEST_ID.fullmatch(sent) else new_id()
+        request_id = _request_id(request)
         try:
             self._route(client, request, request_id)
         except Climbs as error:
@@ -89,7 +88,9 @@ class Entry:
     def refuse(self, client: Client, error: Malformed) -> None:
         """Answer what could not be read as a request. The client's connection ends with that."""
         self.refused[error.status] += 1
-        reply_failure(client, None, error.status, error.word, str(error), new_id())
+        request = client.request
+        request_id = new_id() if request is None else _request_id(request)
+        reply_failure(client, request, error.status, error.word, str(error), request_id)
 
     def _fail(
         self,
@@ -104,3 +105,8 @@ class Entry:
         self.refused[status] += 1
         reply_failure(client, request, status, word, message, request_id, more=more)
         client.next()
+
+
+def _request_id(request: RequestHead) -> bytes:
+    sent = request.request_id
+    return sent if sent and _REQUEST_ID.fullmatch(sent) else new_id()

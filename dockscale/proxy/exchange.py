@@ -203,6 +203,8 @@ class Exchange:
             client.keep_alive = False  # only the end of the connection tells the end of the body
         elif upload is not None and not upload.done and not upload.moved:
             client.keep_alive = False  # a body that was not asked for may still come, or never
+        elif client.closing:
+            client.keep_alive = False
         head = fields.answer_head(answer, minor=minor, keep_alive=client.keep_alive, extra=self._own_fields())
         client.answered = True
         self._answer = answer

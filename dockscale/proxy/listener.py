@@ -6,6 +6,7 @@ import resource
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
@@ -20,7 +21,7 @@ log = structlog.get_logger()
 BACKLOG = 1024
 ACCEPT_AT_ONCE = 64
 ACCEPT_AGAIN_S = 0.5
-"""Pause after the machine had no file descriptor left."""
+"""Pause after nothing could be accepted, as when the machine had no file descriptor left."""
 FILES_KEPT_BACK = 64
 """File descriptors that clients leave to everything else."""
 GONE_LOOK_S = 1.0
@@ -29,7 +30,11 @@ LINGER_S = 2.0
 LINGER_BYTES = 2**20
 """What may still come from a client that has its answer, before its connection is closed (RFC 9112 section 9.6)."""
 _NO_LINGER = struct.pack("ii", 1, 0)
-_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# What accept(2) says of the connection that it was about to give, not of us.
+_OF_ONE_CLIENT = (
+    errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH,
+    errno.EOPNOTSUPP, errno.ENONET,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +95,9 @@ class Client(Peer):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self.address = peer[0].encode() if isinstance(peer, tuple) else b""
-        self._listener.clients.add(self)
         self.deadline = self.loop.time() + self._limits.header_timeout
+        if self.closing:
+            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.gone(self)
@@ -160,7 +166,7 @@ class Client(Peer):
             self._buffered = left
             self.deadline = self.loop.time() + self._limits.client_timeout
         else:
-            self.transport.abort()
+            self.cut()
 
     def _check_presence(self) -> None:
         """Who is not read from cannot be heard to go: look."""
@@ -190,8 +196,7 @@ class Client(Peer):
             while self.unread and self.request is None and not self.lingers and not self.full:
                 if not self._has_head():
                     break
-                self.request = request = self._take_request()
-                self._listener.handle(self, request)
+                self._listener.handle(self, self._take_request())
         except Malformed as error:
             self._refuse(error)
         finally:
@@ -209,7 +214,7 @@ class Client(Peer):
             self.deadline = self.loop.time() + self._limits.header_timeout
         if unread != b"\r":
             check_begun(unread)
-        self._check_size(len(unread))
+        self._check_size(len(unread.rstrip(b"\r\n")))  # less what may belong to its end
         self._searched = max(1, len(unread) - 3)
         return False
 
@@ -220,7 +225,7 @@ class Client(Peer):
         self.unread = rest
         self._searched = self._blank = 0
         self.deadline = inf
-        request = parse_request(head)
+        self.request = request = parse_request(head)
         self.keep_alive = request.keep_alive and not self._listener.closing
         if request.length:
             self.body = body_of(request.length)
@@ -303,8 +308,9 @@ class Client(Peer):
     def cut(self) -> None:
         """End the connection with a reset: where only its end tells the end of a body, a clean one would tell a lie."""
         sock = self.transport.get_extra_info("socket")
-        if sock is not None and not self.transport.is_closing():
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        if sock is not None and not self.lost:
+            with suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
 
     def linger(self, seconds: float = LINGER_S) -> None:
@@ -347,6 +353,7 @@ class Listener:
         self._again: asyncio.TimerHandle | None = None
         self._full = False
         self._arriving: set[asyncio.Task[object]] = set()
+        """Only so that they are not forgotten by the garbage collector."""
         self._empty = asyncio.Event()
 
     async def open(self, host: str, port: int) -> int:
@@ -371,20 +378,21 @@ class Listener:
         self.closing = True
         self._stop_accepting()
         self._close_sockets()
-        for client in [client for client in self.clients if client.idle]:
+        for client in [client for client in self.clients if client.connected and client.idle]:
             client.transport.close()
         try:
             async with asyncio.timeout(timeout):
-                while self.clients or self._arriving:
+                while self.clients:
                     self._empty.clear()
                     await self._empty.wait()
         except TimeoutError:
             log.warning("connections_cut", open=len(self.clients), after_s=timeout)
-            for client in list(self.clients):
-                client.transport.abort()
+            for client in [client for client in self.clients if client.connected]:
+                client.cut()
             await asyncio.sleep(0)
 
     def gone(self, client: Client) -> None:
+        """A client has left: there is room for another."""
         self.clients.discard(client)
         self._empty.set()
         if self._full and len(self.clients) < 0.9 * self._most:
@@ -410,7 +418,7 @@ class Listener:
     def _accept(self, listening: socket.socket) -> None:
         """Accept who knocks, within bounds: more wait in the kernel's line until there is room."""
         for _ in range(ACCEPT_AT_ONCE):
-            if len(self.clients) + len(self._arriving) >= self._most:
+            if len(self.clients) >= self._most:
                 self._stop_accepting()
                 self._tell_full()
                 return
@@ -419,29 +427,30 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
+                if error.errno in _OF_ONE_CLIENT:
+                    continue
                 self._pause(error)
                 return
             sock.setblocking(False)
-            task = self.loop.create_task(
-                self.loop.connect_accepted_socket(lambda: Client(self).protocol, sock), name="accept"
-            )
+            client = Client(self)
+            self.clients.add(client)
+            task = self.loop.create_task(self._connect(client, sock), name="accept")
             self._arriving.add(task)
-            task.add_done_callback(self._arrived)
+            task.add_done_callback(self._arriving.discard)
+
+    async def _connect(self, client: Client, sock: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(lambda: client.protocol, sock)
+        except OSError as error:
+            log.warning("accept_failed", error=str(error))
+            self.gone(client)
 
     def _tell_full(self) -> None:
         if not self._full:
             self._full = True
             log.warning("connections_full", open=len(self.clients), hint="others wait; DOCKSCALE_MAX_CONNECTIONS")
 
-    def _arrived(self, task: "asyncio.Task[object]") -> None:
-        self._arriving.discard(task)
-        self._empty.set()
-        if not task.cancelled() and task.exception() is not None:
-            log.warning("accept_failed", error=str(task.exception()))
-
     def _pause(self, error: OSError) -> None:
-        if error.errno not in _OUT_OF_FILES:
-            raise error
         log.warning("accept_paused", error=error.strerror, open=len(self.clients), again_in_s=ACCEPT_AGAIN_S)
         self._stop_accepting()
         self._again = self.loop.call_later(ACCEPT_AGAIN_S, self._accept_again)

@@ -25,14 +25,16 @@ class Peer:
     """
 
     __slots__ = (
-        "_held", "_patrol", "deadline", "error", "feeder", "full", "loop", "lost", "patience", "pipe", "transport",
-        "unread",
+        "_held", "_patrol", "connected", "deadline", "error", "feeder", "full", "loop", "lost", "patience", "pipe",
+        "transport", "unread",
     )  # fmt: skip
     transport: asyncio.Transport
 
     def __init__(self, loop: asyncio.AbstractEventLoop, patrol: "Patrol", patience: float) -> None:
         self.loop = loop
         self.unread = b""
+        self.connected = False
+        """It has a transport, or had one."""
         self.lost = False
         self.error: Exception | None = None
         """Why nothing more can be expected of it."""
@@ -52,6 +54,7 @@ class Peer:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self.connected = True
         self._patrol.peers.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -15,7 +15,7 @@ NOTHING_MORE: Mapping[str, object] = MappingProxyType({})
 
 def reply(client: Client, request: RequestHead | None, status: int, body: bytes, *lines: bytes) -> None:
     """Answer a request, or what could not be read as one (None). `lines` are whole fields."""
-    client.keep_alive = client.keep_alive and client.skip_body()
+    client.keep_alive = client.keep_alive and client.skip_body() and not client.closing
     answer = AnswerHead(status, HTTPStatus(status).phrase.encode(), 1, [(b"", b"", line) for line in lines])
     answer.told = len(body)
     minor = 1 if request is None else request.minor

@@ -19,6 +19,7 @@ KEPT_S = 4.0
 """Kept connections are closed before the usual servers' 5 s are over."""
 KEPT_FOR_UNSAFE_S = 1.0
 """What must not be sent twice goes only over connections that rested for less, as no usual server closes those."""
+_OWN_SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
 KEPT_MOST = 256
 """Kept connections to one instance."""
 
@@ -44,7 +45,7 @@ class TooSlow(UpstreamError):
 
 
 class OutOfFiles(UpstreamError):
-    """This machine has no file descriptor left for a connection: not the instance's fault."""
+    """This machine has no file descriptor, or no port, left for a connection: not the instance's fault."""
 
 
 class Asker(Protocol):
@@ -120,7 +121,7 @@ class Connection(Peer):
             UpstreamError: there will be none.
         """
         head, whole, rest = self.unread.partition(b"\r\n\r\n")
-        if len(head) > MAX_ANSWER_HEAD:
+        if len(head.rstrip(b"\r\n")) > MAX_ANSWER_HEAD:  # less what may belong to its end
             raise BadAnswer("the head of the answer is too large")
         if not whole:
             self._check_begun(head)
@@ -183,8 +184,8 @@ class Upstream:
         except TimeoutError:
             raise NotSent("the instance died" if instance.lost else "no connection to the instance in time") from None
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise OutOfFiles("dockscale has no file descriptor left; allow it more open files") from error
+            if error.errno in _OWN_SHORTAGE:
+                raise OutOfFiles(f"dockscale can open no more connections: {error.strerror}") from error
             raise NotSent(f"no connection to the instance: {error.strerror or error}") from error
         return connection
 

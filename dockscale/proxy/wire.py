@@ -499,7 +499,7 @@ class Chunked:
     def _keep(self, begun: bytes, limit: int) -> None:
         if begun.count(b"\n") != begun.count(b"\r\n"):
             raise Malformed("lines must end with CR LF, and neither stands alone")
-        if len(begun) > limit:
+        if len(begun.rstrip(b"\r\n")) > limit:  # less what may belong to its end
             raise Malformed("a line between chunks is too long")
         self._pending = begun
 
