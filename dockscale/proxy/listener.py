@@ -39,14 +39,14 @@ _OF_ONE_CLIENT = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client may do: seconds, bytes, and connections (0: as many as there may be open files for)."""
+    """What a client may do: seconds, bytes, and connections. Each is the setting of that name."""
 
-    keepalive_timeout: float = 75.0
-    header_timeout: float = 10.0
-    client_timeout: float = 60.0
-    max_header_bytes: int = 32768
-    max_body_bytes: int = 0
-    max_connections: int = 0
+    keepalive_timeout: float
+    header_timeout: float
+    client_timeout: float
+    max_header_bytes: int
+    max_body_bytes: int
+    max_connections: int
 
 
 class Occupation(Protocol):
