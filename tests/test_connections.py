@@ -6,7 +6,7 @@ import pytest
 
 from dockscale.proxy.listener import GONE_LOOK_S
 from tests.support.http1 import read_answer
-from tests.support.origin import OK, Origin, Spoken, Wire, client, exchange, idle, replies, staged
+from tests.support.origin import OK, Origin, Wire, client, exchange, idle, on_head, replies, staged
 from tests.support.world import World, until
 
 HOST = b"Host: web.localhost\r\n"
@@ -76,14 +76,8 @@ async def test_who_asks_and_asks_and_never_reads_fills_no_memory(host: bytes) ->
     ids=["length", "until close", "chunks", "websocket"],
 )
 async def test_a_client_that_leaves_within_an_answer_is_counted_once(answer: bytes, status: int) -> None:
-    async def script(wire: Spoken) -> None:
-        await wire.head()
-        wire.send(answer)
-        await wire.until(lambda: wire.lost or wire.ended)
-        raise ConnectionError
-
     async with staged() as (it, origin):
-        origin.script = script
+        origin.script = on_head(answer)
         async with client(it) as wire:
             wire.send(b"GET /a HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
             await wire.seen(b"abc")
@@ -96,7 +90,7 @@ async def test_a_client_that_leaves_within_an_answer_is_counted_once(answer: byt
 async def test_who_waits_in_line_with_a_big_body_and_leaves_gives_up_the_turn() -> None:
     one_place = staged({"autoscaling.max_concurrency": "1"})
     async with one_place as (it, origin), client(it) as busy, client(it) as waiting:
-        origin.script = _never
+        origin.script = on_head()
         busy.send(GET)
         await until(lambda: it.app().pool.in_flight == 1)
         waiting.send(b"POST /a HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n" + b"x" * 1_000_000)
@@ -107,12 +101,6 @@ async def test_who_waits_in_line_with_a_big_body_and_leaves_gives_up_the_turn() 
 
         async with asyncio.timeout(4 * GONE_LOOK_S):
             await until(lambda: it.app().pool.waiting == 0)
-
-
-async def _never(wire: Spoken) -> None:
-    await wire.head()
-    await wire.until(lambda: wire.lost or wire.ended)
-    raise ConnectionError
 
 
 async def test_a_put_with_a_body_gets_no_connection_that_the_instance_has_just_closed() -> None:
@@ -151,14 +139,10 @@ async def test_what_a_trusted_proxys_connection_names_is_still_told() -> None:
 
 
 async def test_a_socket_that_is_told_to_go_has_time_to_say_goodbye() -> None:
-    async def script(wire: Spoken) -> None:
-        await wire.head()
-        wire.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
-        await wire.until(lambda: wire.lost or wire.ended)
-        raise ConnectionError
-
     async with staged() as (it, origin):
-        origin.script = script
+        origin.script = on_head(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        )
         async with client(it) as wire:
             wire.send(b"GET /a HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
             await wire.seen(b"101")
