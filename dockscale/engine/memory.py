@@ -5,6 +5,7 @@ Each container gets a loopback address of its own, so that all of them can liste
 
 import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +15,8 @@ from dockscale.core.catalog import Container, Image, Listing, Template
 from dockscale.core.spec import ENABLE, MANAGED
 from dockscale.engine import EngineAway, EngineError, Event, NotFound
 
-_addresses = (f"127.{a}.{b}.{c}" for a in range(64, 128) for b in range(256) for c in range(1, 255))
+# Processes that run at the same time begin at different places.
+_addresses = (f"127.{64 + os.getpid() % 64}.{b}.{c}" for b in range(256) for c in range(1, 255))
 
 
 @dataclass
