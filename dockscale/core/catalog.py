@@ -29,6 +29,8 @@ class Container:
     health: str = ""
     """Docker's HEALTHCHECK: `starting`, `healthy`, `unhealthy`, or empty if there is none."""
     auto_remove: bool = False
+    memory: int = 0
+    """Bytes that it may use at most; 0: no limit."""
 
     @property
     def runs(self) -> bool:
@@ -49,6 +51,8 @@ class Image:
     labels: Mapping[str, str] = field(default_factory=dict)
     created: float = 0.0
     ports: tuple[int, ...] = ()
+    memory: int = 0
+    """Bytes that its copies may use at most; 0: no limit, since images cannot say one."""
 
 
 @dataclass(frozen=True, slots=True)

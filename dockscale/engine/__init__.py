@@ -1,4 +1,4 @@
-"""A container engine as dockscale sees it: nine verbs and the ways they fail."""
+"""A container engine as dockscale sees it: eleven verbs and the ways they fail."""
 
 from collections.abc import AsyncIterator, Mapping
 from enum import StrEnum
@@ -49,6 +49,12 @@ class Engine(Protocol):
 
     async def stop(self, container_id: str, timeout: float) -> None:
         """Ask a container to end, and kill it after `timeout` seconds."""
+
+    async def pause(self, container_id: str) -> None:
+        """Freeze a running container: its processes get no time, its memory and addresses stay. Fine if it is already."""
+
+    async def unpause(self, container_id: str) -> None:
+        """Let a paused container run on. Fine if it runs already."""
 
     async def remove(self, container_id: str) -> None:
         """Kill and remove a container with its anonymous volumes; one that is gone already is fine."""

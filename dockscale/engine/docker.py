@@ -44,6 +44,7 @@ class _Fixed:
     created: float
     ports: tuple[int, ...]
     auto_remove: bool = False
+    memory: int = 0
     of_a_build: bool = False
     """A step of `docker build`: it has the labels of the image that is being built, and is no app."""
 
@@ -113,9 +114,33 @@ class DockerEngine:
             await self._docker.containers.container(container_id).start()
 
     async def stop(self, container_id: str, timeout: float) -> None:
+        container = self._docker.containers.container(container_id)
         with _translated():
             async with asyncio.timeout(timeout + _CALL_TIMEOUT_S):
-                await self._docker.containers.container(container_id).stop(t=round(timeout))
+                try:
+                    await container.stop(t=round(timeout))
+                except aiodocker.DockerError as error:
+                    if not _says(error, "paused"):
+                        raise
+                    # Engines before 20.10 stop nothing that is paused.
+                    await container.unpause()
+                    await container.stop(t=round(timeout))
+
+    async def pause(self, container_id: str) -> None:
+        with _translated():
+            try:
+                await self._docker.containers.container(container_id).pause()
+            except aiodocker.DockerError as error:
+                if not _says(error, "already paused"):
+                    raise
+
+    async def unpause(self, container_id: str) -> None:
+        with _translated():
+            try:
+                await self._docker.containers.container(container_id).unpause()
+            except aiodocker.DockerError as error:
+                if not _says(error, "is not paused") or not (await self.inspect(container_id)).runs:
+                    raise
 
     async def remove(self, container_id: str) -> None:
         try:
@@ -199,6 +224,7 @@ class DockerEngine:
                 _unix(shown["Created"]),
                 _exposed(shown["Config"]),
                 bool(shown["HostConfig"].get("AutoRemove")),
+                int(shown["HostConfig"].get("Memory") or 0),
                 _of_a_build(shown["Config"]),
             )
         fixed = self._fixed[container_id]
@@ -219,6 +245,7 @@ class DockerEngine:
             network_mode=mode,
             health=_health(summary.get("Status", "")),
             auto_remove=fixed.auto_remove,
+            memory=fixed.memory,
         )
 
     async def _image(self, summary: dict[str, Any]) -> Image | None:
@@ -263,6 +290,11 @@ def _translated() -> Iterator[None]:
         raise EngineError(error.message) from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise EngineAway(f"{type(error).__name__}: {error}") from error
+
+
+def _says(error: aiodocker.DockerError, words: str) -> bool:
+    """Tell whether the engine's own words are these: it has one number for all refusals."""
+    return error.status in (409, 500) and words in error.message.lower()
 
 
 def _copied(shown: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from dockscale.core.catalog import Container, Image, Listing, Template
 from dockscale.core.spec import ENABLE, MANAGED
@@ -41,6 +42,8 @@ class _Box:
     runner: web.AppRunner | None = None
     boot: asyncio.Task[None] | None = None
     log: list[str] = field(default_factory=list)
+    runs: asyncio.Event = field(default_factory=asyncio.Event)
+    """Not set while it is paused: connections are accepted then, as the kernel does, and nothing is answered."""
 
 
 class MemoryEngine:
@@ -48,6 +51,7 @@ class MemoryEngine:
 
     def __init__(self) -> None:
         self.starts = 0
+        self.pauses = 0
         self.away = False
         self.programs: dict[str, Program] = {}
         self._images: dict[str, Image] = {}
@@ -74,7 +78,9 @@ class MemoryEngine:
         del self._images[name]
         self._tell()
 
-    def add_container(self, name: str, image: str, labels: Mapping[str, str], auto_remove: bool = False) -> Container:
+    def add_container(
+        self, name: str, image: str, labels: Mapping[str, str], auto_remove: bool = False, memory: int = 0
+    ) -> Container:
         """Create a container by hand, as `docker create` would."""
         if any(box.container.name == name for box in self._boxes.values()):
             raise EngineError(f"the name {name} is in use")
@@ -88,6 +94,7 @@ class MemoryEngine:
             image_id=source.id,
             ports=source.ports,
             auto_remove=auto_remove,
+            memory=memory,
         )
         self._boxes[container.id] = _Box(container, self.programs[source.id])
         self._tell()
@@ -152,6 +159,7 @@ class MemoryEngine:
         self.starts += 1
         await asyncio.sleep(box.program.start_s)
         address = next(_addresses)
+        box.runs.set()
         box.container = replace(box.container, state="running", addresses={"memory": address})
         self._tell()
         if box.program.exits is not None:
@@ -163,6 +171,29 @@ class MemoryEngine:
     async def stop(self, container_id: str, timeout: float) -> None:
         self._answer()
         await self._halt(self._box(container_id), timeout)
+
+    async def pause(self, container_id: str) -> None:
+        self._answer()
+        box = self._box(container_id)
+        if box.container.state == "paused":
+            return
+        if not box.container.runs:
+            raise EngineError(f"container {box.container.name} is not running")
+        self.pauses += 1
+        box.runs.clear()
+        box.container = replace(box.container, state="paused")
+        self._tell()
+
+    async def unpause(self, container_id: str) -> None:
+        self._answer()
+        box = self._box(container_id)
+        if box.container.runs:
+            return
+        if box.container.state != "paused":
+            raise EngineError(f"container {box.container.name} is not paused")
+        box.runs.set()
+        box.container = replace(box.container, state="running")
+        self._tell()
 
     async def remove(self, container_id: str) -> None:
         self._answer()
@@ -209,12 +240,14 @@ class MemoryEngine:
         await asyncio.sleep(box.program.boot_s)
         if box.program.gate is not None:
             await box.program.gate.wait()
-        box.runner = web.AppRunner(box.program.serve(box.container.name), access_log=None, shutdown_timeout=0)
+        program = box.program.serve(box.container.name)
+        program.middlewares.append(_frozen_until(box.runs))
+        box.runner = web.AppRunner(program, access_log=None, shutdown_timeout=0)
         await box.runner.setup()
         await web.TCPSite(box.runner, address, box.container.ports[0]).start()
 
     async def _halt(self, box: _Box, timeout: float = 0.0) -> None:
-        if not box.container.runs:
+        if box.container.state not in ("running", "paused"):
             return
         box.container = replace(box.container, state="exited", addresses={})
         self._tell()
@@ -227,3 +260,12 @@ class MemoryEngine:
                 if connection.transport is not None:
                     connection.transport.abort()
             await runner.cleanup()
+
+
+def _frozen_until(runs: asyncio.Event) -> Middleware:
+    @web.middleware
+    async def wait(request: web.Request, handler: Handler) -> web.StreamResponse:
+        await runs.wait()
+        return await handler(request)
+
+    return wait

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import aiohttp
 import pytest
 
 from dockscale import probe
 from dockscale.core.catalog import Container
-from dockscale.engine import Engine, Event, NotFound
+from dockscale.engine import Engine, EngineError, Event, NotFound
 from dockscale.engine.docker import DockerEngine
 from dockscale.engine.memory import MemoryEngine, Program
 from tests.support.backend import backend
@@ -156,6 +157,59 @@ async def test_a_running_container_can_be_removed(hands: Hands) -> None:
     await hands.engine.remove(made)
 
     assert await found(hands, made) is None
+
+
+async def answers(host: str) -> bool:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.3)) as session:
+        try:
+            async with session.get(f"http://{host}:8000/") as answer:
+                return answer.status == 200
+        except TimeoutError:
+            return False
+
+
+async def test_a_paused_container_takes_connections_and_answers_once_it_is_unpaused(hands: Hands) -> None:
+    made = hands.create("app", ENABLED)
+    await hands.engine.start(made)
+    [host] = (await hands.engine.inspect(made)).addresses.values()
+    await probe.until_ready(host, 8000, "/")
+
+    await hands.engine.pause(made)
+    await hands.engine.pause(made)
+    paused = await hands.engine.inspect(made)
+    while_paused = await probe.accepts(host, 8000), await answers(host)
+    await hands.engine.unpause(made)
+    await hands.engine.unpause(made)
+
+    assert paused.state == "paused"
+    assert list(paused.addresses.values()) == [host]
+    assert while_paused == (True, False)
+    assert (await hands.engine.inspect(made)).runs
+    assert await answers(host)
+
+
+async def test_what_does_not_run_cannot_be_paused_or_unpaused(hands: Hands) -> None:
+    made = hands.create("app", ENABLED)
+
+    for verb in (hands.engine.pause(made), hands.engine.unpause(made)):
+        with pytest.raises(EngineError, match="not (running|paused)"):
+            await verb
+    for verb in (hands.engine.pause("f" * 64), hands.engine.unpause("f" * 64)):
+        with pytest.raises(NotFound):
+            await verb
+
+
+async def test_a_paused_container_can_be_stopped_and_removed(hands: Hands) -> None:
+    made, other = hands.create("app", ENABLED), hands.create("other", ENABLED)
+    for container_id in (made, other):
+        await hands.engine.start(container_id)
+        await hands.engine.pause(container_id)
+
+    await hands.engine.stop(made, 1.0)
+    await hands.engine.remove(other)
+
+    assert (await hands.engine.inspect(made)).state == "exited"
+    assert await found(hands, other) is None
 
 
 async def test_a_program_that_ends_leaves_its_last_lines(hands: Hands) -> None:
