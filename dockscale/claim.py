@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from dockscale.core.app import App
+from dockscale.core.explain import held_back
 from dockscale.core.pool import Instance, Lease, NoPlace, Turn
 
 Wake = Callable[[App], object]
@@ -36,7 +37,7 @@ async def claim(app: App, wake: Wake, avoid: Instance | None = None, token: str 
     except TimeoutError:
         if turn.lease is None:
             app.pool.leave(turn)
-            raise TooLate(f"no instance was free within {app.spec.autoscaling.queue_timeout:g} s") from None
+            raise TooLate(_too_late(app)) from None
     except BaseException:
         app.pool.leave(turn)
         raise
@@ -44,3 +45,9 @@ async def claim(app: App, wake: Wake, avoid: Instance | None = None, token: str 
         raise turn.error
     assert turn.lease is not None, "a turn that was called has a lease or an error"
     return turn.lease
+
+
+def _too_late(app: App) -> str:
+    held = held_back(app.decision, app.spec) if app.decision is not None else ""
+    told = f"no instance was free within {app.spec.autoscaling.queue_timeout:g} s"
+    return f"{told}; more are held back by {held}" if held else told

@@ -1,5 +1,6 @@
 """What one dockscale process needs to know: `DOCKSCALE_*` environment, `.env` or flags of `dockscale serve`."""
 
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal
 
@@ -15,6 +16,20 @@ def _networks(value: object) -> object:
         return [ip_network(str(part).strip()) for part in parts if str(part).strip()]
     except ValueError as error:
         raise ValueError(f"{error}; write networks such as 10.0.0.0/8, separated by commas") from None
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def _bytes(value: object) -> object:
+    """Read `512m` or `8g` as Docker does for a container's memory limit: in steps of 1024."""
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        if isinstance(value, str):
+            raise ValueError("write bytes, or a number with k, m, g or t, such as 512m or 8g")
+        return value
+    return round(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
 
 
 class Settings(BaseSettings):
@@ -50,6 +65,12 @@ class Settings(BaseSettings):
     """Seconds between looks at each app; what rises or breaks is acted on at once."""
     parallel_starts: int = Field(4, ge=1)
     """Containers that are started at the same time."""
+    create_ahead: bool = True
+    """Keep one created copy, not started, for the next start of each app that has been awake."""
+    max_instances: int = Field(0, ge=0)
+    """Instances of all apps together, standby included; 0: no bound."""
+    memory_budget: Annotated[int, BeforeValidator(_bytes), Field(ge=0)] = 0
+    """Bytes (or 512m, 8g) that the memory limits of all instances may add up to; 0: no bound."""
     shutdown_timeout: float = Field(30.0, ge=0)
     """Seconds that requests in flight may take when dockscale itself stops."""
     connect_timeout: float = Field(5.0, gt=0)

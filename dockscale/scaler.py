@@ -1,54 +1,48 @@
-"""Ticks, wakes, and each instance's life from start to removal. Whether and why is decided in `core.policy`."""
+"""Carries out decisions: who starts, who leaves, who makes room. Whether and why is decided in `core.policy`."""
 
 import asyncio
-import itertools
-import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import structlog
 
-from dockscale import probe
 from dockscale.core.app import App
 from dockscale.core.catalog import Container
-from dockscale.core.policy import Decision, rollout, victims
-from dockscale.core.pool import Address, Clock, Instance, State
-from dockscale.core.spec import ENABLE, INSTANCE_OF, MANAGED, REVISION
-from dockscale.engine import Engine, EngineError, NotFound
+from dockscale.core.host import Host
+from dockscale.core.policy import Decision, Held, rollout, stock, victims
+from dockscale.core.pool import Clock, Instance, State
+from dockscale.core.spec import LAST_DOWN, REVISION
+from dockscale.engine import Engine
+from dockscale.life import Ahead, Lives, free_name
 
 log = structlog.get_logger()
 
-LOG_TAIL = 10
-GOODBYE_S = 1.0
-"""What sockets get to close by themselves after they were told that the instance leaves."""
-_RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-
-
-class _StartFailed(Exception):
-    pass
-
 
 class Scaler:
-    """Carries out decisions. `tasks` owns every life; cancelling it leaves the containers running, to be adopted."""
+    """Nothing here waits but `run`: by the time that a method returns, the pools show what was decided."""
 
     def __init__(
         self,
         engine: Engine,
         tasks: asyncio.TaskGroup,
         clock: Clock,
+        host: Host,
         *,
         network: str = "",
         parallel_starts: int = 4,
+        create_ahead: bool = True,
     ) -> None:
-        self._engine = engine
-        self._tasks = tasks
         self._clock = clock
-        self._network = network
-        self._starts = asyncio.Semaphore(parallel_starts)
-        self._tended: set[str] = set()
-        """Names of the containers that some life here will end."""
+        self._host = host
+        self._create_ahead = create_ahead
+        self._lives = Lives(
+            engine, tasks, clock, self.tick, self._ended, network=network, parallel_starts=parallel_starts
+        )
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
+        self._starved: dict[str, App] = {}
+        """Apps that the host's budget keeps from what they need."""
 
     # What calls for a decision.
 
@@ -64,19 +58,26 @@ class Scaler:
                 timer.cancel()
 
     def tick(self, app: App) -> Decision | None:
-        """Decide about an app and act on it. Never waits: by the time it returns, the pool shows the decision."""
+        """Decide about an app and act on it."""
         if app.retired:
+            self._settle_aside(app)
             return None
+        app.room = self._host.room(app.template.memory)
         decision = app.decide()
         leaving = victims(app.pool.candidates(), decision.stop, self._clock())
         for instance in leaving:
             self._drain(app, instance, decision.reason)
+        for instance in [each for each in reversed(leaving) if each.ready_at is not None][: decision.park]:
+            instance.parks = True
         for _ in range(decision.start):
-            self._launch(app)
+            self._add(app)
         if decision.changes:
             self._tell(app, decision, stopped=len(leaving))
-        self._roll(app)
+        self._roll(app, decision)
+        self._settle_aside(app)
+        self._stock(app, decision)
         self._recheck(app, decision)
+        self._make_room(app, decision)
         return decision
 
     def _recheck(self, app: App, decision: Decision) -> None:
@@ -89,14 +90,81 @@ class Scaler:
             loop = asyncio.get_running_loop()
             self._rechecks[app.app_id] = loop.call_later(wait, self.tick, app)
 
-    def _roll(self, app: App) -> None:
-        step = rollout(app.spec, app.load(), app.memory, self._clock())
-        for instance in app.stale()[: step.stop]:
+    def _roll(self, app: App, decision: Decision) -> None:
+        if not decision.load.stale:
+            return
+        step = rollout(app.spec, app.load(), app.memory, self._clock(), app.template.id)
+        stale = app.stale()
+        for instance in stale[: step.stop]:
             self._drain(app, instance, "rollout")
+        for instance in stale[step.stop :][: step.set_aside]:
+            instance.set_aside = True
+            self._drain(app, instance, "rollout: it makes room for one of the new template")
         for _ in range(step.start):
-            self._launch(app)
-        if step.start or step.stop:
-            log.info("rollout", app=app.app_id, start=step.start, stop=step.stop)
+            self._add(app)
+        if step.start or step.stop or step.set_aside:
+            log.info("rollout", app=app.app_id, start=step.start, stop=step.stop, set_aside=step.set_aside)
+
+    def _settle_aside(self, app: App) -> None:
+        """Bring back or let go those set aside, once it is known whether another got ready in their place."""
+        if not app.aside:
+            return
+        new = [instance.state for instance in app.pool.candidates() if instance.revision == app.template.id]
+        if State.STARTING in new and State.READY not in new and not app.retired:
+            return
+        aside, app.aside = app.aside, []
+        back = State.READY not in new and app.memory.awake and not app.retired
+        if back:
+            app.shun()
+            log.error("rollout_failed", app=app.app_id, why=app.rollout_failure, back=[each.name for each in aside])
+        for instance in aside:
+            if back:
+                self._host.take(app, instance)
+                app.pool.bring_back(instance)
+            instance.set_aside = False
+            instance.changed()
+
+    def _stock(self, app: App, decision: Decision) -> None:
+        """Fill up, renew and reduce what is on standby."""
+        if not (app.spec.autoscaling.standby_instances or decision.load.standby or decision.load.spent):
+            self._copy_ahead(app)
+            return
+        step = stock(app.spec, app.load(), app.memory, self._clock())
+        now = self._clock()
+        spares = app.pool.spares()
+        spent = [each for each in spares if app.is_spent(each, now)]
+        for instance in spent[: step.stop_spent]:
+            self._drain(app, instance, "its time on standby is over")
+        for instance in [each for each in reversed(spares) if each not in spent][: step.stop]:
+            self._drain(app, instance, "more on standby than are wanted")
+        for _ in range(step.start if not self._starved else 0):
+            self._launch(app, spare=True)
+        self._copy_ahead(app)
+
+    def _copy_ahead(self, app: App) -> None:
+        """Have a copy ready for the next start, once the app has been awake and while nothing more urgent is begun."""
+        ahead = self._lives.ahead.get(app.app_id)
+        if ahead is not None and ahead.revision != app.template.id:
+            self._lives.drop_ahead(app)
+        busy = app.pool.counts()[State.STARTING] or self._clock() < app.memory.retry_at
+        if self._create_ahead and app.memory.warm and not busy and not _startable(app, self._lives.tended):
+            self._lives.copy_ahead(app)
+
+    def _make_room(self, app: App, decision: Decision) -> None:
+        """Let others give way to an app that the host has no room for, and remember it until there is."""
+        if Held.HOST_BUDGET not in decision.held_by:
+            self._starved.pop(app.app_id, None)
+            return
+        self._starved[app.app_id] = app
+        missing = min(decision.wanted, app.spec.bounds[1]) - decision.instances
+        for owner, instance in self._host.give_way(app, missing):
+            self._drain(owner, instance, f"it gave way to {app.app_id} (the host's budget)")
+
+    def _ended(self, app: App, instance: Instance) -> None:
+        self._host.give_back(instance)
+        waiting = [app, *(starved for starved in self._starved.values() if starved is not app)]
+        for each in sorted(waiting, key=lambda each: -each.spec.priority):
+            self.tick(each)
 
     def _tell(self, app: App, decision: Decision, stopped: int) -> None:
         if decision.start:
@@ -123,269 +191,144 @@ class Scaler:
         seen = {container.id: container for container in members}
         known = {instance.container_id for instance in app.pool}
         for container in seen.values():
-            if container.id in known or container.name in self._tended:
-                continue
-            if container.runs:
-                self._adopt(app, container)
-            elif container.managed and container.state != "removing":
-                self.discard(container)
+            if container.id not in known and container.name not in self._lives.tended:
+                self._find(app, container)
         for instance in list(app.pool):
             # A listing says nothing about what was started after it was asked for.
-            if instance.acknowledged_at is None or began < instance.acknowledged_at:
-                continue
-            found = seen.get(instance.container_id)
-            if found is None:
-                app.pool.lose(instance, "its container was removed")
-            elif not found.runs:
-                app.pool.lose(instance, f"its container is {found.state}")
-            elif instance.state is State.READY and self._host(found) != instance.address[0]:
-                # Restarted in between: its old address may be another container's by now.
-                app.pool.lose(instance, "its container has another address")
+            if instance.acknowledged_at is not None and began >= instance.acknowledged_at:
+                self._compare(app, instance, seen.get(instance.container_id))
+        app.scheduled = _scheduled(app)
         self.tick(app)
+
+    def _find(self, app: App, container: Container) -> None:
+        """Take over a container that nobody here has begun."""
+        if container.runs or (container.state == "paused" and _is_spare(app, container)):
+            self._adopt(app, container)
+        elif not container.managed or container.state == "removing":
+            return
+        elif container.state == "created" and self._is_ahead(app, container):
+            self._lives.keep_ahead(app, Ahead(container.name, container.id, app.template.id))
+        else:
+            self.discard(container)
+
+    def _is_ahead(self, app: App, container: Container) -> bool:
+        revision = container.labels.get(REVISION)
+        return self._create_ahead and app.app_id not in self._lives.ahead and revision == app.template.id
+
+    def _compare(self, app: App, instance: Instance, found: Container | None) -> None:
+        """Note what has become of an instance's container while nobody looked."""
+        if found is None:
+            app.pool.lose(instance, "its container was removed")
+        elif found.state == "paused" and instance.frozen:
+            pass
+        elif not found.runs:
+            app.pool.lose(instance, f"its container is {found.state}")
+        elif instance.state is State.STANDBY:
+            app.pool.lose(instance, "its container was unpaused by hand")
+        elif instance.state is State.READY and self._lives.host_of(found) != instance.address[0]:
+            # Restarted in between: its old address may be another container's by now.
+            app.pool.lose(instance, "its container has another address")
 
     def retire(self, app: App) -> None:
         """End an app whose template is gone or refused: nobody gets a place any more, and its instances drain."""
         app.retire()
-        for instance in app.pool.candidates():
+        self._starved.pop(app.app_id, None)
+        self._lives.drop_ahead(app)
+        for instance in [*app.pool.candidates(), *app.pool.spares()]:
             self._drain(app, instance, "the app was removed")
+        self._settle_aside(app)
 
     def discard(self, container: Container) -> None:
         """Stop and remove a copy that belongs to nobody: its app is gone, or it never got ready before a restart."""
-        if container.name in self._tended:
-            return
-        self._tended.add(container.name)
-        self._tasks.create_task(self._discard(container), name=f"discard {container.name}")
+        self._lives.discard(container)
 
-    async def _discard(self, container: Container) -> None:
-        log.info("leftover_removed", instance=container.name, state=container.state)
-        try:
-            await self._remove(container.name, container.id, managed=True, stop_timeout=10.0, runs=container.runs)
-        finally:
-            self._tended.discard(container.name)
+    # How an instance begins and ends.
 
-    # The life of an instance.
-
-    def _launch(self, app: App) -> None:
-        template = app.template
-        itself = (
-            isinstance(template, Container)
-            and template.state in ("created", "exited")
-            and template.name not in app.pool.instances
-            and template.name not in self._tended
-        )
-        if itself:
-            assert isinstance(template, Container)
-            instance = self._instance(template.name, template.id, managed=False, pinned=template.auto_remove)
+    def _add(self, app: App) -> None:
+        """Put one more into service: one on standby, else one on its way there, else a new one."""
+        now = self._clock()
+        spare = next((each for each in app.pool.spares() if not app.is_spent(each, now)), None)
+        if spare is not None:
+            app.pool.promote(spare)
         else:
-            instance = self._instance(_free_name(app), template.id, managed=True, pinned=False)
-        self._begin(app, instance, template.id if itself else None)
+            self._launch(app)
+
+    def _launch(self, app: App, *, spare: bool = False) -> None:
+        template = app.template
+        ahead = None
+        if _startable(app, self._lives.tended) and not (spare and _pinned(template)):
+            instance = self._instance(app, template.name, template.id, managed=False, pinned=_pinned(template))
+            source: str | None = template.id
+        else:
+            ahead = self._lives.take_ahead(app)
+            name = ahead.name if ahead else free_name(app)
+            instance = self._instance(app, name, template.id, managed=True, pinned=False)
+            source = ahead.container_id if ahead else None
+        instance.spare = spare
+        self._begin(app, instance, source)
 
     def _adopt(self, app: App, container: Container) -> None:
         revision = container.labels.get(REVISION, container.id) if container.managed else container.id
         pinned = container.auto_remove and not container.managed
-        instance = self._instance(container.name, revision, managed=container.managed, pinned=pinned)
+        instance = self._instance(app, container.name, revision, managed=container.managed, pinned=pinned)
         instance.container_id = container.id
         instance.acknowledged_at = self._clock()
+        instance.spare = instance.frozen = container.state == "paused"
+        app.adopted()
         if container.managed:
-            made = self._clock() - max(0.0, time.time() - container.created)
-            last_up = app.memory.last_up
-            app.memory = replace(app.memory, last_up=made if last_up is None else max(made, last_up))
+            self._recall(app, container)
         self._begin(app, instance, container)
 
-    def _instance(self, name: str, revision: str, *, managed: bool, pinned: bool) -> Instance:
-        return Instance(name, revision=revision, managed=managed, pinned=pinned, now=self._clock())
+    def _recall(self, app: App, container: Container) -> None:
+        """Set the cooldowns' clocks by what a copy shows of the time before dockscale watched."""
+        ago = self._clock() - time.time()
+        up = min(self._clock(), container.created + ago)
+        down = None
+        if LAST_DOWN in container.labels:
+            down = min(self._clock(), float(container.labels[LAST_DOWN]) + ago)
+        memory = app.memory
+        app.memory = replace(memory, last_up=_later(memory.last_up, up), last_down=_later(memory.last_down, down))
+
+    def _instance(self, app: App, name: str, revision: str, *, managed: bool, pinned: bool) -> Instance:
+        memory = app.template.memory
+        return Instance(name, revision=revision, managed=managed, pinned=pinned, memory=memory, now=self._clock())
 
     def _begin(self, app: App, instance: Instance, source: Container | str | None) -> None:
         app.pool.launch(instance)
-        self._tended.add(instance.name)
-        self._tasks.create_task(self._tend(app, instance, source), name=f"instance {instance.name}")
-
-    async def _tend(self, app: App, instance: Instance, source: Container | str | None) -> None:
-        """Live one life; whatever goes wrong in it ends that life alone."""
-        try:
-            await self._live(app, instance, source)
-        except Exception as error:
-            log.exception("instance_lost_track", app=app.app_id, instance=instance.name)
-            app.pool.drain(instance, "a bug in dockscale")
-            if instance.ready_at is None:
-                app.start_failed(f"{instance.name}: {error!r}")
-        self._tended.discard(instance.name)
-        app.pool.finish(instance)
-        self.tick(app)
-
-    async def _live(self, app: App, instance: Instance, source: Container | str | None) -> None:
-        """One instance, top to bottom. `source`: a running container to adopt, the id of one to start, or None to copy.
-
-        Only the end of dockscale itself interrupts this; then the container is left running, to be adopted.
-        """
-        changed = asyncio.Event()
-        instance.changed = changed.set
-        try:
-            address = await self._start(app, instance, source)
-            app.started()
-            app.pool.ready(instance, address)
-            self._note_ready(app, instance, adopted=isinstance(source, Container))
-            self.tick(app)
-            while instance.state is not State.DRAINING:
-                changed.clear()
-                await changed.wait()
-            if instance.ejected:
-                self._note_ejection(app, instance)
-        except _StartFailed as failure:
-            await self._note_failure(app, instance, str(failure))
-        await self._drained(app, instance, changed)
-        if instance.lost and instance.ready_at is not None:
-            await self._note_death(app, instance)
-        await self._remove(
-            instance.name,
-            instance.container_id,
-            managed=instance.managed,
-            stop_timeout=app.spec.shutdown_config.stop_timeout,
-            # A container that was made by hand is let be when dockscale has nothing to do with it any more, or when
-            # it would be gone if it were stopped; then the next listing that shows it running lets it prove itself.
-            runs=not instance.lost and not instance.pinned and (instance.managed or not app.retired),
-        )
-
-    async def _start(self, app: App, instance: Instance, source: Container | str | None) -> Address:
-        """Bring a container up and return where it answers.
-
-        Raises:
-            _StartFailed: with the reason, for people.
-        """
-        try:
-            container = source if isinstance(source, Container) else await self._run(app, instance, source)
-        except EngineError as error:
-            raise _StartFailed(f"the engine refused: {error}") from error
-        if not container.runs:
-            raise _StartFailed(f"it exited at once (state {container.state})")
-        if container.health == "unhealthy":
-            raise _StartFailed("its HEALTHCHECK fails")
-        address = (self._host(container), app.spec.port)
-        if not address[0]:
-            raise _StartFailed(f"it has no address on network {self._network or '(any)'}")
-        await self._prove(app, instance, address)
-        return address
-
-    async def _prove(self, app: App, instance: Instance, address: Address) -> None:
-        timeout, path = app.spec.startup_config.timeout, app.spec.startup_config.health_path
-        notify = instance.changed
-        try:
-            async with asyncio.timeout(timeout) as bound:
-                # Lost or told to go meanwhile: no reason to go on asking.
-                instance.changed = lambda: None if bound.expired() else bound.reschedule(0.0)
-                if not _leaves(instance):
-                    await probe.until_ready(*address, path)
-        except TimeoutError:
-            if not _leaves(instance):
-                asked = f"answer {path} with 2xx or 3xx" if path else "accept a connection"
-                raise _StartFailed(
-                    f"it did not {asked} on port {app.spec.port} within {timeout:g} s (startup_config.timeout)"
-                ) from None
-        finally:
-            instance.changed = notify
-        if _leaves(instance):
-            raise _StartFailed(instance.why)
-
-    async def _run(self, app: App, instance: Instance, container_id: str | None) -> Container:
-        async with self._starts:
-            if container_id is None:
-                labels = {
-                    ENABLE: "true",
-                    MANAGED: "true",
-                    INSTANCE_OF: app.app_id,
-                    REVISION: instance.revision,
-                }
-                container_id = await self._engine.clone(app.template, instance.name, labels)
-            instance.container_id = container_id
-            await self._engine.start(container_id)
-            instance.acknowledged_at = self._clock()
-            return await self._engine.inspect(container_id)
-
-    def _host(self, container: Container) -> str:
-        if self._network in container.addresses:
-            return container.addresses[self._network]
-        return next(iter(container.addresses.values()), "")
-
-    async def _drained(self, app: App, instance: Instance, changed: asyncio.Event) -> None:
-        """Wait until nothing is in flight; when the bound has passed, tell open sockets and wait a little more."""
-        for bound in (app.spec.shutdown_config.drain_timeout, GOODBYE_S):
-            try:
-                async with asyncio.timeout(bound):
-                    while instance.in_flight and not instance.lost:
-                        changed.clear()
-                        await changed.wait()
-                return
-            except TimeoutError:
-                for goodbye in list(instance.goodbyes):
-                    goodbye()
-        log.warning("drain_timed_out", app=app.app_id, instance=instance.name, in_flight=instance.in_flight)
-
-    async def _remove(self, name: str, container_id: str, *, managed: bool, stop_timeout: float, runs: bool) -> None:
-        """Stop a container and, if it is a copy, remove it. Tried until it is done, however long the engine is away."""
-        if not container_id:
-            return
-        for attempt in itertools.count():
-            try:
-                if runs:
-                    await self._engine.stop(container_id, stop_timeout)
-                if managed:
-                    await self._engine.remove(container_id)
-                return
-            except NotFound:
-                return
-            except EngineError as error:
-                pause = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
-                log.warning("remove_failed", instance=name, error=str(error), retry_in_s=pause)
-                await asyncio.sleep(pause)
+        self._host.take(app, instance)
+        self._lives.begin(app, instance, source)
 
     def _drain(self, app: App, instance: Instance, why: str) -> None:
         app.pool.drain(instance, why)
         log.info("instance_draining", app=app.app_id, instance=instance.name, why=why, in_flight=instance.in_flight)
 
-    def _note_ready(self, app: App, instance: Instance, adopted: bool) -> None:
-        took = self._clock() - instance.started_at
-        if not adopted:
-            app.stats.cold_start.add(took)
-        log.info(
-            "instance_adopted" if adopted else "instance_ready",
-            app=app.app_id,
-            instance=instance.name,
-            after_s=round(took, 3),
-        )
 
-    async def _note_failure(self, app: App, instance: Instance, why: str) -> None:
-        if instance.state is State.DRAINING and not instance.lost:
-            return  # it was told to go before it was ready: no failure
-        lines = await self._last_lines(instance)
-        story = f"{instance.name}: {why}" + (f"; it wrote: {' | '.join(lines)}" if lines else "")
-        app.pool.drain(instance, why)
-        app.start_failed(story)
-        log.error("start_failed", app=app.app_id, instance=instance.name, why=why, last_lines=lines)
-
-    def _note_ejection(self, app: App, instance: Instance) -> None:
-        app.stats.ejected += 1
-        log.warning(
-            "instance_ejected", app=app.app_id, instance=instance.name, why=instance.why, in_flight=instance.in_flight
-        )
-
-    async def _note_death(self, app: App, instance: Instance) -> None:
-        app.stats.deaths += 1
-        lines = await self._last_lines(instance)
-        log.error("instance_died", app=app.app_id, instance=instance.name, why=instance.why, last_lines=lines)
-
-    async def _last_lines(self, instance: Instance) -> tuple[str, ...]:
-        try:
-            return await self._engine.logs(instance.container_id, LOG_TAIL) if instance.container_id else ()
-        except EngineError:
-            return ()
+def _startable(app: App, tended: set[str]) -> bool:
+    """Tell whether the labelled container itself can be the next instance."""
+    template = app.template
+    return (
+        isinstance(template, Container)
+        and template.state in ("created", "exited")
+        and template.name not in app.pool.instances
+        and template.name not in tended
+    )
 
 
-def _leaves(instance: Instance) -> bool:
-    return instance.lost or instance.state is State.DRAINING
+def _pinned(template: object) -> bool:
+    return isinstance(template, Container) and template.auto_remove
 
 
-def _free_name(app: App) -> str:
-    """Name a copy `<app>-<n>-<suffix>`: n is the lowest that is free, the suffix makes it unique for ever."""
-    taken = {name.removeprefix(f"{app.app_id}-").partition("-")[0] for name in app.pool.instances}
-    number = next(n for n in range(1, len(taken) + 2) if str(n) not in taken)
-    return f"{app.app_id}-{number}-{secrets.token_hex(2)}"
+def _is_spare(app: App, container: Container) -> bool:
+    """Tell whether a paused container may be one that dockscale paused; one made by hand only if spares are wanted."""
+    return container.managed or (app.spec.autoscaling.standby_instances > 0 and not container.auto_remove)
+
+
+def _scheduled(app: App) -> int | None:
+    """What the schedule asks for at this time of day."""
+    schedule = app.spec.autoscaling.schedule
+    return schedule.minimum(datetime.now(UTC)) if schedule is not None else None
+
+
+def _later(one: float | None, other: float | None) -> float | None:
+    times = [each for each in (one, other) if each is not None]
+    return max(times, default=None)

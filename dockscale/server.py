@@ -18,6 +18,7 @@ from dockscale import __version__, metrics
 from dockscale.admin import api
 from dockscale.config import Settings
 from dockscale.control import Control
+from dockscale.core.host import Host
 from dockscale.core.pool import Clock
 from dockscale.engine import Engine
 from dockscale.engine.docker import DockerEngine
@@ -114,7 +115,10 @@ async def _build(
     tasks: asyncio.TaskGroup,
     listeners: AsyncExitStack,
 ) -> Running:
-    scaler = Scaler(engine, tasks, clock, network=settings.network, parallel_starts=settings.parallel_starts)
+    scaler = Scaler(
+        engine, tasks, clock, Host(settings.max_instances, settings.memory_budget),
+        network=settings.network, parallel_starts=settings.parallel_starts, create_ahead=settings.create_ahead,
+    )  # fmt: skip
     registry = Registry(engine, scaler, clock, random.randrange, settings.domain)
     entry = Entry(registry, Ways(upstream, scaler.tick, clock, settings.trusted_proxies, settings.response_headers))
     main = Listener(entry.handle, entry.refuse, upstream.patrol, _limits(settings))

@@ -23,7 +23,7 @@ async def test_it_says_what_control_says() -> None:
 
         assert short.keys() == it.dockscale.control.list()[0].keys()
         assert full.keys() == it.dockscale.control.explain("web").keys()
-        assert short["instances_by_state"] == {"starting": 0, "ready": 1, "draining": 0}
+        assert short["instances_by_state"] == {"starting": 0, "ready": 1, "draining": 0, "standby": 0}
         assert full["spec"] == it.dockscale.control.explain("web")["spec"]
         assert status == it.dockscale.control.status()
 

@@ -141,7 +141,7 @@ async def test_a_container_that_would_be_gone_if_it_were_stopped_runs_on_even_if
     await engine.start(made.id)
     async with serving(engine) as it:
         await until(lambda: it.app().stats.start_failures)
-        await until(lambda: not it.dockscale.scaler._tended)
+        await until(lambda: not it.dockscale.scaler._lives.tended)
 
         assert running(it) == ["web"]
 
@@ -450,7 +450,7 @@ async def test_a_container_made_by_hand_is_let_be_when_its_labels_lose_to_an_old
 
         it.dockscale.scaler.retire(it.dockscale.registry.apps.pop("web"))
 
-        await until(lambda: not it.dockscale.scaler._tended)
+        await until(lambda: not it.dockscale.scaler._lives.tended)
         assert running(it) == ["web"]
 
 

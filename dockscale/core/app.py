@@ -7,14 +7,16 @@ from math import ceil, inf
 
 from dockscale.core.balance import Chance
 from dockscale.core.catalog import Template
-from dockscale.core.load import BURST_S, WINDOW_S, Load, Window
+from dockscale.core.load import BURST_S, CROWD_S, UNBOUNDED, WINDOW_S, Load, Window
 from dockscale.core.policy import (
     BURST_FACTOR,
     BURST_REQUESTS,
     Decision,
     Held,
     Memory,
+    after_failed_spare,
     after_failed_start,
+    after_good_spare,
     after_good_start,
     decide,
 )
@@ -73,6 +75,7 @@ class Stats:
         self.duration = Histogram()
         self.queue_wait = Histogram()
         self.cold_start = Histogram()
+        self.standby_start = Histogram()
         self.decisions: Counter[str] = Counter()
         self.scale_events: Counter[str] = Counter()
         self.start_failures = 0
@@ -92,6 +95,16 @@ class App:
         """Its template is gone or refused: no more places, no more starts."""
         self.failure = ""
         """Why the latest start failed; empty once one succeeds."""
+        self.rollout_failure = ""
+        """Why the present template does not get ready, while instances of an earlier one serve on."""
+        self.aside: list[Instance] = []
+        """Those of an earlier template that are stopped and kept until one of the present template is ready."""
+        self.scheduled: int | None = None
+        """Minimum by the schedule now; whoever knows the time of day sets it."""
+        self.gauge: float | None = None
+        """The app's own metric, on average over its ready instances; whoever asks them sets it."""
+        self.room = UNBOUNDED
+        """Instances that the host's budget has room for; whoever counts them all sets it."""
         self._minute = Window(WINDOW_S)
         self._burst = Window(BURST_S)
         self._burst_from = 0.0
@@ -99,14 +112,17 @@ class App:
         self._busy_at = clock()
         self._alarm = inf
         self._burst_alarm = inf
+        self._crowd_alarm = inf
         self._quiet_until = 0.0
-        self.memory = Memory(awake=not spec.lazy)
+        self._adopted = False
+        self.memory = Memory(awake=not spec.lazy, warm=not spec.lazy)
         self.follow(spec, template)
 
     def follow(self, spec: AppSpec, template: Template) -> None:
         """Go on with new settings, or a new template to make instances from."""
         self.spec = spec
         self.template = template
+        self.pool.measure(spec.autoscaling.target_concurrency is not None)
         self.pool.mode = spec.service_selection_mode
         self.pool.max_concurrency = spec.autoscaling.max_concurrency
         self.pool.max_queue = spec.autoscaling.max_queue
@@ -126,7 +142,16 @@ class App:
         now = self._clock()
         self._busy_at = now
         burst = self._burst.hit(now) if now >= self._burst_from else 0
-        return (self._minute.hit(now) > self._alarm and now >= self._quiet_until) or burst >= self._burst_alarm
+        if burst >= self._burst_alarm:
+            self._minute.hit(now)
+            return True
+        busy = self._minute.hit(now) > self._alarm or self.pool.level >= self._crowd_alarm
+        return busy and now >= self._quiet_until
+
+    def adopted(self) -> None:
+        """Note that an instance was found that ran already. Idle time is counted from now on."""
+        self._adopted = True
+        self._busy_at = self._clock()
 
     def leave(self) -> None:
         """Note the end of a request, from which idle time is counted."""
@@ -153,8 +178,7 @@ class App:
 
     def _start_s(self) -> float:
         """Seconds until the first instance is ready: a mean cold start, less what the oldest start has had of it."""
-        seen = self.stats.cold_start
-        usual = seen.sum / seen.count if seen.count else min(COLD_START_S, self.spec.startup_config.timeout)
+        usual = _mean(self.stats.cold_start) or min(COLD_START_S, self.spec.startup_config.timeout)
         begun = [instance.started_at for instance in self.pool if instance.starting]
         return usual - (self._clock() - min(begun) if begun else 0.0)
 
@@ -171,24 +195,45 @@ class App:
 
     def load(self) -> Load:
         """Measure the app now."""
-        now = self._clock()
-        counts = self.pool.counts()
-        in_flight, waiting = self.pool.in_flight, self.pool.waiting
-        stale = self.stale()
+        now, seen = self._clock(), _Census()
+        for instance in self.pool:
+            seen.add(instance, stale=instance.revision != self.template.id, spent=self.is_spent(instance, now))
+        waiting = self.pool.waiting
+        crowded = self.spec.autoscaling.target_concurrency is not None
         return Load(
-            ready=counts[State.READY],
-            starting=counts[State.STARTING],
-            draining=counts[State.DRAINING],
-            stale=len(stale),
-            stale_ready=sum(instance.state is State.READY for instance in stale),
-            pinned=sum(instance.pinned for instance in self.pool.candidates()),
-            in_flight=in_flight,
+            ready=seen.ready,
+            starting=seen.starting,
+            draining=seen.draining,
+            stale=seen.stale,
+            stale_ready=seen.stale_ready,
+            pinned=seen.pinned,
+            standby=seen.standby,
+            spent=seen.spent,
+            warming=seen.warming,
+            parking=seen.parking,
+            in_flight=seen.in_flight,
             waiting=waiting,
             requests=self._minute.count(now),
             burst=self._burst.count(now),
-            idle_s=0.0 if in_flight or waiting else now - self._busy_at,
+            concurrency=self.pool.concurrency(WINDOW_S) if crowded else 0.0,
+            crowd=self.pool.concurrency(CROWD_S) if crowded and now >= self._burst_from else 0.0,
+            line_s=self._line_s(seen.ready) if waiting else 0.0,
+            lined_up_s=self.pool.lined_up_s if waiting else 0.0,
+            start_s=_mean(self.stats.cold_start),
+            gauge=self.gauge,
+            scheduled=self.scheduled,
+            room=self.room,
+            idle_s=0.0 if seen.in_flight or waiting else now - self._busy_at,
             observed_s=now - self._since,
+            adopted=self._adopted,
         )
+
+    def is_spent(self, spare: Instance, now: float) -> bool:
+        """Tell whether an instance is a spare that is too old to serve well, or was made from an earlier template."""
+        if not spare.spare:
+            return False
+        too_old = spare.state is State.STANDBY and now - spare.started_at > self.spec.autoscaling.standby_max_age
+        return too_old or spare.revision != self.template.id
 
     def stale(self) -> list[Instance]:
         """Instances of an earlier template that may go and are not going yet; those that serve nobody first."""
@@ -219,26 +264,49 @@ class App:
         self.retired = True
         self.pool.dismiss(AppGone(f"the app {self.app_id} was removed"))
 
-    def started(self) -> None:
-        """Note that an instance proved ready.
+    def started(self, instance: Instance) -> None:
+        """Note that an instance proved ready to serve.
 
         Those who waited for the first one were a backlog, not a rate that goes on; if they were a crowd, so are its
         stragglers, who come within the next second.
         """
         self.failure = ""
         self.memory = after_good_start(self.memory)
+        if instance.revision == self.template.id:
+            self.rollout_failure = ""
         if self.pool.counts()[State.READY] == 0:
             self._burst.clear()
+            self.pool.forget_crowd()
             if self.pool.waiting >= BURST_REQUESTS:
                 self._burst_from = self._clock() + STRAGGLERS_S
 
-    def start_failed(self, why: str) -> None:
+    def parked(self) -> None:
+        """Note that an instance is on standby."""
+        self.memory = after_good_spare(self.memory)
+
+    def start_failed(self, why: str, instance: Instance) -> None:
         """Note a start that failed; if nothing else serves or comes, whoever waits is told."""
-        self.failure = why
         self.stats.start_failures += 1
+        if instance.spare:
+            self.spare_failed(instance)
+            return
+        self.failure = why
         self.memory = after_failed_start(self.memory, self._clock())
-        if not self.pool.candidates():
+        if instance.revision == self.template.id and (self.aside or any(self.stale())):
+            self.rollout_failure = why
+        if not (self.pool.candidates() or self.aside):
             self.pool.dismiss(StartFailed(why))
+
+    def spare_failed(self, instance: Instance) -> None:
+        """Note a spare that came to nothing; if it was to serve already, another one takes its place."""
+        if instance.spare:
+            self.memory = after_failed_spare(self.memory, self._clock())
+        else:
+            self.pool.gone.append(instance)
+
+    def shun(self) -> None:
+        """Note that the present template got nothing ready in the place of an instance that had to make room for it."""
+        self.memory = replace(self.memory, shunned=self.template.id)
 
     def _set_alarms(self, decision: Decision) -> None:
         """Say from how many arrivals on the next decision must not wait for a tick."""
@@ -247,15 +315,50 @@ class App:
         self._quiet_until = decision.recheck_at
         waits = Held.DRAINING in decision.held_by or Held.STARTING in decision.held_by
         if ready == 0 or have >= self.spec.bounds[1] or waits:  # then the next change brings the next decision
-            self._alarm = self._burst_alarm = inf
+            self._alarm = self._burst_alarm = self._crowd_alarm = inf
             return
         line = self.spec.autoscaling.up_line
         self._alarm = line * have
+        target = self.spec.autoscaling.target_concurrency
+        self._crowd_alarm = self.spec.autoscaling.scale_up_threshold * target * have if target else inf
         share = line * BURST_S / WINDOW_S
         self._burst_alarm = float(max(BURST_REQUESTS, ceil(BURST_FACTOR * ready * share), int(have * share) + 1))
 
     def __repr__(self) -> str:
         return f"<App {self.app_id} {self.pool!r}>"
+
+
+class _Census:
+    """Instances by what they are to a decision, counted in one pass."""
+
+    def __init__(self) -> None:
+        self.ready = self.starting = self.draining = self.stale = self.stale_ready = self.pinned = 0
+        self.standby = self.spent = self.warming = self.parking = self.in_flight = 0
+
+    def add(self, instance: Instance, stale: bool, spent: bool) -> None:
+        self.in_flight += instance.in_flight
+        if instance.state is State.DRAINING:
+            self.draining += 1
+            self.parking += instance.parks
+        elif spent:
+            self.spent += 1
+        elif instance.state is State.STANDBY:
+            self.standby += 1
+        elif instance.spare:
+            self.warming += 1
+        else:
+            ready = instance.state is State.READY
+            self.ready += ready
+            self.starting += not ready
+            self.pinned += instance.pinned
+            if stale and not instance.pinned:
+                self.stale += 1
+                self.stale_ready += ready
+
+
+def _mean(seen: Histogram) -> float:
+    """Mean of the durations, in seconds; 0 if there are none."""
+    return seen.sum / seen.count if seen.count else 0.0
 
 
 def _told(decision: Decision) -> tuple[object, ...]:

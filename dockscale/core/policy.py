@@ -6,12 +6,15 @@ from enum import StrEnum
 from math import ceil
 from typing import Protocol, TypeVar
 
-from dockscale.core.load import BURST_S, WINDOW_S, Load
+from dockscale.core.load import BURST_S, CROWD_S, WINDOW_S, Load
 from dockscale.core.spec import AppSpec
 
 BURST_FACTOR = 2
 BURST_REQUESTS = 10
 """Fewer requests than this in the short window are noise, whatever rate they would make in a minute."""
+PATIENCE_S = 1.0
+"""No request is let wait for longer than this because a start takes longer still."""
+CROWD_CHECK_S = 0.1
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 
 
@@ -21,13 +24,20 @@ class Reason(StrEnum):
     ASLEEP = "asleep"
     WAKE = "wake"
     MINIMUM = "minimum"
+    SCHEDULE = "schedule"
     BUSY = "busy"
+    CONCURRENCY = "concurrency"
+    METRIC = "metric"
     BURST = "burst"
     NO_PLACE = "no_place"
     QUIET = "quiet"
     IDLE = "idle"
     OVER_MAX = "over_max"
     STEADY = "steady"
+
+
+FOR_LOAD = frozenset({Reason.BUSY, Reason.CONCURRENCY, Reason.METRIC, Reason.BURST, Reason.NO_PLACE})
+WAITS_FOR_COOLDOWN = frozenset({Reason.BUSY, Reason.CONCURRENCY, Reason.METRIC})
 
 
 class Held(StrEnum):
@@ -46,6 +56,8 @@ class Held(StrEnum):
     IN_USE = "in_use"
     ROLLOUT = "rollout"
     PINNED = "pinned"
+    HOST_BUDGET = "host_budget"
+    NO_METRIC = "no_metric"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,8 @@ class Memory:
 
     awake: bool = False
     """The app has had a ready instance since it last slept, so `min_instances` are kept."""
+    warm: bool = False
+    """The app has been awake, so its standby instances are kept, also while it sleeps."""
     last_up: float | None = None
     last_down: float | None = None
     last_up_before: float | None = None
@@ -66,6 +80,12 @@ class Memory:
     """No start before this time."""
     gone: tuple[str, ...] = ()
     """What became of each instance that died or was ejected while it served, and is not replaced yet."""
+    spare_failures: int = 0
+    """Spares that came to nothing in a row."""
+    spare_at: float = 0.0
+    """No start for standby before this time."""
+    shunned: str = ""
+    """The template's revision that took an old instance's place and never got ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +100,21 @@ class Decision:
     load: Load
     start: int = 0
     stop: int = 0
+    park: int = 0
+    """How many of those that leave go to standby instead of ending."""
     recheck_at: float = 0.0
-    """When what holds a scale-up back is over (0: nothing does)."""
+    """When to decide again, because a scale-up may be due then (0: no such time is known)."""
     gone: tuple[str, ...] = ()
     """What became of instances that died or were ejected and that this decision may replace, a sentence for each."""
 
     @property
     def changes(self) -> bool:
         return self.start > 0 or self.stop > 0
+
+    @property
+    def from_standby(self) -> int:
+        """How many of `start` are there already, paused."""
+        return min(self.start, self.load.standby)
 
 
 def decide(spec: AppSpec, load: Load, memory: Memory, now: float) -> tuple[Decision, Memory]:
@@ -101,7 +128,25 @@ def decide(spec: AppSpec, load: Load, memory: Memory, now: float) -> tuple[Decis
         decision, memory = _down(spec, load, memory, now, wanted, reason)
     else:
         decision = Decision(now, wanted, have, reason, (), load)
+    if decision.stop and spec.autoscaling.standby_instances:
+        decision = replace(decision, park=_to_park(spec, decision, memory))
+    elif not (decision.start or decision.recheck_at):
+        decision = replace(decision, recheck_at=_soon(spec, load, now))
     return _replaced(decision, memory) if memory.gone else (decision, memory)
+
+
+def _soon(spec: AppSpec, load: Load, now: float) -> float:
+    """When what is only beginning now will have lasted long enough to count, if it lasts (0: nothing has begun)."""
+    if load.have >= spec.bounds[1] or load.ready == 0:
+        return 0.0
+    times = []
+    if load.waiting and load.lined_up_s < (patience := line_patience(load)):
+        times.append(now + patience - load.lined_up_s)
+    if target := spec.autoscaling.target_concurrency:
+        share = (load.in_flight + load.waiting) / (spec.autoscaling.scale_up_threshold * target * load.ready)
+        if share > 1:
+            times.append(now + (CROWD_CHECK_S if share >= BURST_FACTOR else CROWD_S))
+    return min(times, default=0.0)
 
 
 def _replaced(decision: Decision, memory: Memory) -> tuple[Decision, Memory]:
@@ -113,7 +158,7 @@ def _replaced(decision: Decision, memory: Memory) -> tuple[Decision, Memory]:
 
 def _remember(spec: AppSpec, load: Load, memory: Memory, now: float) -> Memory:
     """Keep the two facts about time that loads alone do not show: in a burst, and below the threshold since."""
-    below = load.requests < spec.autoscaling.down_line * load.ready
+    below = _quiet(spec, load)
     below_since = (memory.below_since if memory.below_since is not None else now) if below else None
     in_burst = memory.in_burst
     if _burst_wish(spec, load):
@@ -121,16 +166,17 @@ def _remember(spec: AppSpec, load: Load, memory: Memory, now: float) -> Memory:
     elif in_burst and below_since is not None and now - below_since >= WINDOW_S:
         in_burst = False
     awake = memory.awake or load.ready > 0
-    if (awake, below_since, in_burst) == (memory.awake, memory.below_since, memory.in_burst):
+    warm = memory.warm or awake or load.standby + load.warming + load.spent > 0
+    if (awake, warm, below_since, in_burst) == (memory.awake, memory.warm, memory.below_since, memory.in_burst):
         return memory
-    return replace(memory, awake=awake, below_since=below_since, in_burst=in_burst)
+    return replace(memory, awake=awake, warm=warm, below_since=below_since, in_burst=in_burst)
 
 
 def _wish(spec: AppSpec, load: Load, memory: Memory, now: float) -> tuple[int, Reason]:
     """What the app would have if nothing held it back. The cases are in order of weight."""
-    low, high = spec.bounds
+    low, high = bounds(spec, load)
     have = load.have
-    if not (load.in_flight or load.waiting):
+    if not (load.in_flight or load.waiting or load.scheduled):
         patience = spec.startup_config.stop_after_inactive
         if memory.awake and patience and load.idle_s >= patience:
             return 0, Reason.IDLE
@@ -140,41 +186,94 @@ def _wish(spec: AppSpec, load: Load, memory: Memory, now: float) -> tuple[int, R
         return max(low, 1, have), Reason.WAKE
     if have > high:
         return high, Reason.OVER_MAX
-    if memory.awake and have < low:
-        return low, Reason.MINIMUM
+    if have < low and (memory.awake or load.scheduled):
+        return low, Reason.SCHEDULE if low > spec.bounds[0] else Reason.MINIMUM
     if load.ready == 0:
         return have, Reason.STEADY
-    busy, burst = _busy_wish(spec, load), _burst_wish(spec, load)
-    place = _place_wish(spec, load)
-    wish, reason = busy, Reason.BUSY
-    if burst:  # in a tie, what waits for no cooldown counts
-        wish, reason = max(busy, burst), Reason.BURST
-    if place >= wish:
-        wish, reason = place, Reason.NO_PLACE
+    wish, reason = _busiest(spec, load)
     if wish > have:
         return (have + 1 if spec.autoscaling.step == "one" else wish), reason
-    if load.requests < spec.autoscaling.down_line * load.ready:
+    if _quiet(spec, load):
         return (have - 1 if spec.autoscaling.step == "one" else min(wish, have - 1)), Reason.QUIET
     return have, Reason.STEADY
 
 
-def _busy_wish(spec: AppSpec, load: Load) -> int:
-    """The fewest instances at which the load would not ask for another one."""
-    return ceil(load.requests / spec.autoscaling.up_line)
+def bounds(spec: AppSpec, load: Load) -> tuple[int, int]:
+    """Fewest and most instances now. What the schedule asks for replaces `min_instances`."""
+    low, high = spec.bounds
+    return (low if load.scheduled is None else min(load.scheduled, high)), high
+
+
+def _busiest(spec: AppSpec, load: Load) -> tuple[int, Reason]:
+    """The largest wish of all. In a tie, what waits for no cooldown counts."""
+    burst = _burst_wish(spec, load)
+    wishes = [(_place_wish(spec, load), Reason.NO_PLACE), (burst, Reason.BURST)]
+    for amount, up, _, reason in _measures(spec, load):
+        wishes.append((ceil(amount / up), Reason.BURST if burst else reason))
+    return max(wishes, key=lambda wish: wish[0])
+
+
+def _quiet(spec: AppSpec, load: Load) -> bool:
+    """Tell whether everything that is measured is below its lower line."""
+    return all(amount < down * load.ready for amount, _, down, _ in _measures(spec, load))
+
+
+def _measures(spec: AppSpec, load: Load) -> list[tuple[float, float, float, Reason]]:
+    """What there is to serve, the two lines per instance between which it should be, and the reason it gives."""
+    scaling = spec.autoscaling
+    measures = [(float(load.requests), scaling.up_line, scaling.down_line, Reason.BUSY)]
+    for amount, target, reason in (
+        (load.concurrency, scaling.target_concurrency, Reason.CONCURRENCY),
+        (load.gauge and load.gauge * load.ready, scaling.metric_target, Reason.METRIC),
+    ):
+        if target is not None and amount is not None:
+            up, down = scaling.scale_up_threshold * target, scaling.scale_down_threshold * target
+            measures.append((amount, up, down, reason))
+    return measures
+
+
+def _needed(spec: AppSpec, load: Load) -> int:
+    """The fewest instances at which what is measured would not ask for another one."""
+    places = _places(spec, load)
+    return max(places, *(ceil(amount / up) for amount, up, _, _ in _measures(spec, load)))
 
 
 def _burst_wish(spec: AppSpec, load: Load) -> int:
-    """What the last six seconds alone ask for, or 0 if that is not at least twice what those ready should serve."""
-    rate = load.burst * (WINDOW_S / BURST_S)
-    if load.burst < BURST_REQUESTS or load.ready == 0 or rate < BURST_FACTOR * load.ready * spec.autoscaling.up_line:
+    """What the shortest windows alone ask for, or 0 if that is not at least twice what those ready should serve."""
+    if load.ready == 0:
         return 0
-    return ceil(rate / spec.autoscaling.up_line)
+    scaling = spec.autoscaling
+    rate = load.burst * (WINDOW_S / BURST_S) if load.burst >= BURST_REQUESTS else 0.0
+    shares = [rate / scaling.up_line]
+    if scaling.target_concurrency:
+        shares.append(load.crowd / (scaling.scale_up_threshold * scaling.target_concurrency))
+    return ceil(max(shares)) if max(shares) >= BURST_FACTOR * load.ready else 0
+
+
+def _places(spec: AppSpec, load: Load) -> int:
+    """Instances with enough places for all that is in flight or waits; 0 where places are not bounded."""
+    cap = spec.autoscaling.max_concurrency
+    return ceil((load.in_flight + load.waiting) / cap) if cap else 0
 
 
 def _place_wish(spec: AppSpec, load: Load) -> int:
-    """Enough places for all that is in flight or waits, where places are bounded."""
-    cap = spec.autoscaling.max_concurrency
-    return ceil((load.in_flight + load.waiting) / cap) if cap else 0
+    """As many as keep the line shorter than a start would take: others would come too late for those who wait."""
+    enough = _places(spec, load)
+    if not load.waiting or enough <= load.ready or not load.start_s:
+        return enough
+    patience = line_patience(load)
+    if load.line_s > patience:
+        return min(enough, ceil(load.ready * load.line_s / patience))
+    if load.lined_up_s < patience:
+        return 0
+    if not load.line_s:
+        return enough
+    return load.have + (0 if load.starting else 1)
+
+
+def line_patience(load: Load) -> float:
+    """Seconds of waiting that nobody is started for."""
+    return min(load.start_s, PATIENCE_S)
 
 
 def _up(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int, reason: Reason) -> tuple[Decision, Memory]:
@@ -185,15 +284,17 @@ def _up(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int, reas
     instances = min(wanted, high)
     if instances < wanted:
         held.append(Held.MAX_INSTANCES)
-    room = max(have, high - load.draining)
+    room = max(have, high - load.draining - load.spent)
     if instances > room:
         instances = room
         held.append(Held.DRAINING)
-    for_load = reason in (Reason.BUSY, Reason.BURST, Reason.NO_PLACE)
-    if for_load and spec.autoscaling.step == "one" and load.starting and instances > have:
+    if instances > (room := have + load.standby + load.warming + load.room):
+        instances = room
+        held.append(Held.HOST_BUDGET)
+    if reason in FOR_LOAD and spec.autoscaling.step == "one" and load.starting and instances > have:
         instances = have
         held.append(Held.STARTING)
-    if reason is Reason.BUSY and instances > have and memory.last_up is not None:
+    if reason in WAITS_FOR_COOLDOWN and instances > have and memory.last_up is not None:
         over_at = memory.last_up + spec.autoscaling.scale_up_cooldown
         replacing = min(instances, have + len(memory.gone))
         if now < over_at and instances > replacing:
@@ -204,7 +305,7 @@ def _up(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int, reas
         held.append(Held.BACKOFF)
     start = max(0, instances - have)
     if start:
-        replaces = reason is Reason.MINIMUM or start <= len(memory.gone)
+        replaces = reason in (Reason.MINIMUM, Reason.SCHEDULE) or start <= len(memory.gone)
         last_up = memory.last_up if replaces else now
         memory = replace(memory, last_up=last_up, last_up_before=memory.last_up)
     return Decision(
@@ -217,6 +318,8 @@ def _down(
 ) -> tuple[Decision, Memory]:
     if reason is Reason.QUIET:
         return _quieter(spec, load, memory, now, wanted)
+    if reason is Reason.IDLE and load.adopted and load.observed_s < WINDOW_S:
+        return Decision(now, wanted, load.have, reason, (Held.WINDOW,), load), memory
     instances = max(wanted, load.pinned)
     held = (Held.PINNED,) if instances > wanted else ()
     if reason is Reason.IDLE and not instances:
@@ -226,15 +329,15 @@ def _down(
 
 def _quieter(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int) -> tuple[Decision, Memory]:
     """Go down by the seed's rule: at most half at a time, never to where the same load would scale up again."""
-    low, _ = spec.bounds
+    low, _ = bounds(spec, load)
     have = load.have
     held: list[Held] = []
     instances = max(wanted, ceil(have / 2) if have > 1 else 0)
     if instances < low:
         instances = min(low, have)
         held.append(Held.MIN_INSTANCES)
-    needed = max(_busy_wish(spec, load), _place_wish(spec, load))
-    while needed < have and load.burst >= BURST_REQUESTS and _burst_wish(spec, replace(load, ready=needed)) > needed:
+    needed = _needed(spec, load)
+    while needed < have and _burst_wish(spec, replace(load, ready=needed)) > needed:
         needed += 1
     if instances < needed:
         instances = min(needed, have)
@@ -260,7 +363,7 @@ def _quieter(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int)
 
 def _not_down_now(spec: AppSpec, load: Load, memory: Memory, now: float) -> list[Held]:
     blocked = []
-    if load.stale:
+    if load.stale and not (memory.failures or memory.shunned):
         blocked.append(Held.ROLLOUT)
     if load.observed_s < WINDOW_S:
         blocked.append(Held.WINDOW)
@@ -268,50 +371,107 @@ def _not_down_now(spec: AppSpec, load: Load, memory: Memory, now: float) -> list
         blocked.append(Held.AFTER_BURST)
     if memory.last_down is not None and now - memory.last_down < spec.autoscaling.scale_down_cooldown:
         blocked.append(Held.DOWN_COOLDOWN)
+    if spec.autoscaling.metric_target and load.gauge is None:
+        blocked.append(Held.NO_METRIC)
     return blocked
+
+
+def _to_park(spec: AppSpec, decision: Decision, memory: Memory) -> int:
+    """How many of those that leave fill up what is missing on standby."""
+    load = decision.load
+    missing = _spares_wanted(spec, decision.instances) - load.standby - load.warming - load.parking
+    return max(0, min(missing, load.ready, decision.stop))
+
+
+def _spares_wanted(spec: AppSpec, have: int) -> int:
+    """Standby instances beside `have`: what the label says, as far as `max_instances` leaves room for them."""
+    return min(spec.autoscaling.standby_instances, max(0, spec.bounds[1] - have))
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """One step towards the standby instances that an app should have."""
+
+    start: int = 0
+    stop_spent: int = 0
+    """Paused ones to end that are too old, or of an earlier template."""
+    stop: int = 0
+    """Others to end that are not needed any more."""
+
+
+def stock(spec: AppSpec, load: Load, memory: Memory, now: float) -> Stock:
+    """Keep standby instances filled up and fresh. New ones get ready before old ones end, if there is room for both."""
+    want = _spares_wanted(spec, load.have) if memory.warm else 0
+    there = load.standby + load.warming + load.parking
+    missing = max(0, want - there)
+    free = max(0, min(spec.bounds[1] - load.held, load.room))
+    in_the_way = min(load.spent, missing - free) if missing > free else 0
+    may_start = now >= max(memory.retry_at, memory.spare_at)
+    return Stock(
+        start=min(missing, free) if may_start else 0,
+        stop_spent=load.spent if load.standby >= want else in_the_way if may_start else 0,
+        stop=min(max(0, there - want), load.standby + load.warming),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """One step from an earlier template to the present one."""
 
-    start: int
+    start: int = 0
     """Instances to make from the present template."""
-    stop: int
+    stop: int = 0
     """Instances of the earlier one to drain."""
+    set_aside: int = 0
+    """Instances of the earlier one to stop and keep, until a new one in their place is ready."""
 
 
-def rollout(spec: AppSpec, load: Load, memory: Memory, now: float) -> Rollout:
+def rollout(spec: AppSpec, load: Load, memory: Memory, now: float, revision: str) -> Rollout:
     """Replace instances of an earlier template: new ones get ready first, as far as `max_instances` leaves room.
 
-    Where it leaves none, one old instance goes first, and what it would have served waits in the line.
+    Where it leaves none, one old instance is set aside, and what it would have served waits in the line. If the new
+    one, of the template `revision`, does not get ready, the old one comes back and that revision is not tried so again.
     """
     if not load.stale:
-        return Rollout(0, 0)
-    low, high = spec.bounds
+        return Rollout()
+    low, high = bounds(spec, load)
     in_use = 1 if load.in_flight or load.waiting else 0
-    want = min(high, max(low if memory.awake else 0, _busy_wish(spec, load), _place_wish(spec, load), in_use))
+    want = min(high, max(low if memory.awake else 0, _needed(spec, load), in_use))
     missing = max(0, want - (load.have - load.stale))
-    room = high - load.have - load.draining
+    room = min(high - load.held, load.room) + load.standby + load.warming
     may_start = now >= memory.retry_at
     start = min(missing, room) if may_start else 0
     stop = min(load.stale, max(load.ready - want, 0) + (load.stale - load.stale_ready))
-    if may_start and missing and room <= 0 and not load.draining:
-        stop = max(stop, 1)
-    return Rollout(max(0, start), stop)
+    stuck = may_start and missing > 0 and room <= 0 and not (load.draining or load.spent or stop)
+    return Rollout(max(0, start), stop, 1 if stuck and memory.shunned != revision else 0)
 
 
 def after_failed_start(memory: Memory, now: float) -> Memory:
     """Wait longer after each failure in a row (those begun together are one), and give back the cooldown it took."""
     if now < memory.retry_at:
         return memory
-    wait = BACKOFF_S[min(memory.failures, len(BACKOFF_S) - 1)]
-    return replace(memory, failures=memory.failures + 1, retry_at=now + wait, last_up=memory.last_up_before)
+    retry_at = now + _backoff(memory.failures)
+    return replace(memory, failures=memory.failures + 1, retry_at=retry_at, last_up=memory.last_up_before)
 
 
 def after_good_start(memory: Memory) -> Memory:
     """Forget the failures before a start that worked; it has used its cooldown."""
     return replace(memory, failures=0, retry_at=0.0, last_up_before=memory.last_up)
+
+
+def after_failed_spare(memory: Memory, now: float) -> Memory:
+    """Wait longer after each spare in a row that came to nothing; what serves does not wait for it."""
+    spare_at = now + _backoff(memory.spare_failures)
+    return replace(memory, spare_failures=memory.spare_failures + 1, spare_at=spare_at)
+
+
+def after_good_spare(memory: Memory) -> Memory:
+    """Forget the failures before a spare that is there."""
+    return replace(memory, spare_failures=0, spare_at=0.0)
+
+
+def _backoff(failures: int) -> float:
+    return BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
 
 
 class Candidate(Protocol):

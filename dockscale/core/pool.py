@@ -10,7 +10,7 @@ from enum import StrEnum
 from hashlib import blake2s
 
 from dockscale.core.balance import CHOICES, Chance
-from dockscale.core.load import WINDOW_S, Window
+from dockscale.core.load import WINDOW_S, Meter, Window
 from dockscale.core.spec import SelectionMode
 
 Address = tuple[str, int]
@@ -37,6 +37,7 @@ class State(StrEnum):
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"
+    STANDBY = "standby"
 
 
 # Naming a member costs as much as the rest of a release (Python 3.11), so those that each request asks for are kept.
@@ -55,16 +56,21 @@ class Instance:
         "container_id",
         "ejected",
         "failed_connections",
+        "frozen",
         "goodbyes",
         "in_flight",
         "last_chosen",
         "lost",
         "managed",
+        "memory",
         "name",
         "on_loss",
+        "parks",
         "pinned",
         "ready_at",
         "revision",
+        "set_aside",
+        "spare",
         "started_at",
         "state",
         "token",
@@ -72,7 +78,14 @@ class Instance:
     )
 
     def __init__(
-        self, name: str, *, revision: str = "", managed: bool = True, pinned: bool = False, now: float = 0.0
+        self,
+        name: str,
+        *,
+        revision: str = "",
+        managed: bool = True,
+        pinned: bool = False,
+        memory: int = 0,
+        now: float = 0.0,
     ) -> None:
         self.name = name
         self.token = blake2s(name.encode(), digest_size=8).hexdigest()
@@ -81,6 +94,8 @@ class Instance:
         self.managed = managed
         self.pinned = pinned
         """Never chosen to be stopped, because stopping it would remove what it was made from."""
+        self.memory = memory
+        """Bytes that its container may use; 0 if that is not bounded."""
         self.state = State.STARTING
         self.address: Address = ("", 0)
         self.container_id = ""
@@ -97,7 +112,16 @@ class Instance:
         """Its container is gone or dead: nothing to wait for."""
         self.why = ""
         """Why it is leaving."""
+        self.spare = False
+        """It is meant for standby: it does not serve, and does not count as one that will."""
+        self.parks = False
+        """It leaves for standby."""
+        self.set_aside = False
+        """It leaves to make room for one of a newer template, and comes back if that one fails."""
+        self.frozen = False
+        """It is paused, or is being paused or unpaused: a listing may show either."""
         self.started_at = now
+        """Since when it is wanted: its start, its way to standby or back."""
         self.ready_at: float | None = None
         self.changed: Callable[[], None] = _nothing
         """Called after each change that whoever looks after this instance may wait for."""
@@ -109,7 +133,8 @@ class Instance:
 
     @property
     def starting(self) -> bool:
-        return self.state is State.STARTING
+        """It is on its way to serve."""
+        return self.state is State.STARTING and not self.spare
 
     def per_minute(self, now: float) -> int:
         """Requests it got in the last minute."""
@@ -173,6 +198,8 @@ class Pool:
         self._clock = clock
         self._chance = chance
         self._claims = 0
+        self._meter: Meter | None = None
+        self._lined_up_at = 0.0
         self._ready: list[Instance] = []
         self._line: OrderedDict[Turn, None] = OrderedDict()
 
@@ -184,6 +211,14 @@ class Pool:
     def mode(self, mode: SelectionMode) -> None:
         self._mode = mode
         self._choose = CHOICES[mode]
+
+    def measure(self, wanted: bool) -> None:
+        """Measure how many are in flight or wait, on average, or stop doing so."""
+        if not wanted:
+            self._meter = None
+        elif self._meter is None:
+            self._meter = Meter(self._clock())
+            self._meter.change(self._clock(), self.in_flight + self.waiting)
 
     # What a request does.
 
@@ -206,6 +241,8 @@ class Pool:
         now = self._clock()
         instance = free[0] if len(free) == 1 else self._choose(free, now, self._chance, token)
         instance.in_flight += 1
+        if self._meter is not None:
+            self._meter.change(now, 1)
         instance._requests.hit(now)
         self._claims += 1
         instance.last_chosen = self._claims
@@ -255,11 +292,16 @@ class Pool:
         """
         if len(self._line) >= self.max_queue:
             raise LineFull(f"{len(self._line)} requests are waiting already (autoscaling.max_queue)")
+        if not self._line:
+            self._lined_up_at = self._clock()
         self._line[turn] = None
+        self._count(1)
 
     def leave(self, turn: Turn) -> None:
         """Leave the line, and give back a place that has just been given."""
-        self._line.pop(turn, None)
+        if turn in self._line:
+            del self._line[turn]
+            self._count(-1)
         if turn.lease is not None:
             turn.lease.release()
 
@@ -281,6 +323,32 @@ class Pool:
         self._ready = [each for each in self.instances.values() if each.state is State.READY]
         self.serve_line()
 
+    def park(self, instance: Instance) -> None:
+        """Count a paused instance as standby. It has no address to serve at before it is ready again."""
+        if instance.lost:
+            return
+        instance.state = State.STANDBY
+        instance.spare, instance.parks = True, False
+        instance.why = ""
+        instance.started_at = self._clock()
+
+    def promote(self, instance: Instance) -> None:
+        """Let a spare serve: it counts as starting from now on, and whoever looks after it makes it ready."""
+        instance.spare = False
+        if instance.state is State.STANDBY:
+            instance.state = State.STARTING
+            instance.started_at = self._clock()
+        instance.changed()
+
+    def bring_back(self, instance: Instance) -> None:
+        """Count an instance that was set aside as starting again."""
+        instance.set_aside = False
+        instance.state = State.STARTING
+        instance.why = ""
+        instance.started_at = self._clock()
+        self.launch(instance)
+        instance.changed()
+
     def drain(self, instance: Instance, why: str) -> None:
         """Take an instance out of rotation for good; what is in flight may end."""
         if instance.state is State.DRAINING:
@@ -298,9 +366,11 @@ class Pool:
         before.
         """
         instance.lost = True
-        instance.why = why
+        if instance.state is not State.DRAINING:
+            instance.why = why
         if instance.state is State.READY:
             self.gone.append(instance)
+        if instance.state in (State.READY, State.STANDBY):
             self.drain(instance, why)
         for interrupt in list(instance.on_loss):
             interrupt()
@@ -323,22 +393,29 @@ class Pool:
             if lease is None:
                 return
             del self._line[turn]
+            self._count(-1)
             turn.lease = lease
             turn.called()
 
     def dismiss(self, error: Exception) -> None:
         """Tell everyone in the line that there will be no place."""
         line, self._line = self._line, OrderedDict()
+        self._count(-len(line))
         for turn in line:
             turn.error = error
             turn.called()
 
     def _release(self, instance: Instance) -> None:
         instance.in_flight -= 1
+        self._count(-1)
         if self._line:
             self.serve_line()
         if instance.in_flight == 0 and instance.state is _DRAINING:
             instance.changed()
+
+    def _count(self, by: int) -> None:
+        if self._meter is not None:
+            self._meter.change(self._clock(), by)
 
     # What others read.
 
@@ -347,15 +424,39 @@ class Pool:
         return len(self._line)
 
     @property
+    def level(self) -> int:
+        """In flight and waiting, if that is measured; else 0."""
+        return self._meter.level if self._meter is not None else 0
+
+    @property
+    def lined_up_s(self) -> float:
+        """Seconds for which there has been somebody in the line."""
+        return self._clock() - self._lined_up_at if self._line else 0.0
+
+    def concurrency(self, seconds: int) -> float:
+        """In flight and waiting on average over the last `seconds`; 0 if that is not measured."""
+        return self._meter.average(self._clock(), seconds) if self._meter is not None else 0.0
+
+    def forget_crowd(self) -> None:
+        """Measure anew from now on."""
+        if self._meter is not None:
+            self._meter.forget(self._clock())
+
+    @property
     def in_flight(self) -> int:
         return sum(instance.in_flight for instance in self.instances.values())
 
     def candidates(self) -> list[Instance]:
-        """Those that could be told to go: all that are not going already."""
-        return [instance for instance in self.instances.values() if instance.state is not State.DRAINING]
+        """Those that serve or will, and are not going already."""
+        return [each for each in self.instances.values() if each.state is not State.DRAINING and not each.spare]
+
+    def spares(self) -> list[Instance]:
+        """Those on standby or started for it; those that are there already first, the oldest first."""
+        spares = [each for each in self.instances.values() if each.spare and each.state is not State.DRAINING]
+        return sorted(spares, key=lambda each: each.state is not State.STANDBY)
 
     def counts(self) -> dict[State, int]:
-        """How many instances are in each state."""
+        """How many instances are in each state; those started for standby are starting."""
         counts = dict.fromkeys(State, 0)
         for instance in self.instances.values():
             counts[instance.state] += 1

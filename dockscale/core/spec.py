@@ -26,7 +26,8 @@ APP_ID = "dockscale.app_id"
 MANAGED = "dockscale.managed"
 INSTANCE_OF = "dockscale.instance-of"
 REVISION = "dockscale.revision"
-OWN_LABELS = frozenset({ENABLE, MANAGED, INSTANCE_OF, REVISION})
+LAST_DOWN = "dockscale.last-down"
+OWN_LABELS = frozenset({ENABLE, MANAGED, INSTANCE_OF, REVISION, LAST_DOWN})
 
 RESERVED = frozenset({"assets", "health", "rpc", "ws"})
 """First segments of paths on the main port that are dockscale's own."""
@@ -140,14 +141,22 @@ class Autoscaling(_Section):
     """Seconds between scale-downs."""
     step: Literal["proportional", "one"] = "proportional"
     """`proportional`: as many instances as the load needs; `one`: one at a time."""
-    target_concurrency: Annotated[float | None, not_yet(None)] = None
-    """Requests in flight per instance that scaling aims at (not supported yet)."""
+    target_concurrency: float | None = Field(None, ge=0.01, allow_inf_nan=False)
+    """Requests in flight or waiting per instance that scaling aims at as well; the larger wish wins. Empty: no aim."""
     max_concurrency: int | None = Field(None, ge=1)
     """Requests in flight per instance at most; more wait in the line. Empty: no bound."""
-    standby_instances: Annotated[int, not_yet(0)] = 0
-    """Paused instances kept ready (not supported yet)."""
+    standby_instances: int = Field(0, ge=0, le=1000)
+    """Paused instances kept ready beside those that serve, within `max_instances`: going up is an unpause then."""
+    standby_max_age: PositiveSeconds = 3600
+    """Seconds after which a paused instance is replaced by a new one."""
     schedule: ScheduleField | None = None
     """Minimum instances by time, such as `0 8 * * mon-fri Europe/Berlin = 3; 0 20 * * * Europe/Berlin = 0`."""
+    metric_path: str | None = None
+    """Metric path."""
+    metric_name: str | None = None
+    """Metric name."""
+    metric_target: float | None = None
+    """Metric target."""
     max_queue: int = Field(1000, ge=0, le=1_000_000)
     """Requests that may wait for a place; the next one gets 503."""
     queue_timeout: PositiveSeconds = 60
@@ -228,6 +237,8 @@ class AppSpec(_Section):
     route: Route = Route()
     service_selection_mode: SelectionMode = SelectionMode.RANDOM
     """Who serves: `random`, `first`, `last`, `min_load`, `exact`, `round_robin`, `power_of_two` or `sticky`."""
+    priority: int = Field(0, ge=-1000, le=1000)
+    """Where the host's budget is short, idle instances of apps with a lower number give way to those with a higher."""
     lazy: bool = True
     """`false`: `min_instances` are started at once, not with the first request."""
     autoscaling: Autoscaling = Autoscaling()

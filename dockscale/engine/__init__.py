@@ -51,10 +51,10 @@ class Engine(Protocol):
         """Ask a container to end, and kill it after `timeout` seconds."""
 
     async def pause(self, container_id: str) -> None:
-        """Freeze a running container: its processes get no time, its memory and addresses stay. Fine if it is already."""
+        """Freeze a running container; its memory and addresses stay. One that is paused already is left as it is."""
 
     async def unpause(self, container_id: str) -> None:
-        """Let a paused container run on. Fine if it runs already."""
+        """Let a paused container run on; one that runs is left as it is."""
 
     async def remove(self, container_id: str) -> None:
         """Kill and remove a container with its anonymous volumes; one that is gone already is fine."""

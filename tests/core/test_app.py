@@ -313,7 +313,7 @@ def test_the_backlog_of_a_start_is_no_burst() -> None:
     app = app_of(clock)
     spread(app, clock, 50, 2.0)
     instance = launched(app, "a")
-    app.started()
+    app.started(instance)
     make_ready(app, instance)
 
     assert (app.load().burst, app.load().requests) == (0, 50)
@@ -325,7 +325,7 @@ def test_the_stragglers_of_a_crowd_that_waited_are_no_burst_either() -> None:
     app = app_of(clock)
     turns = [waiting(app) for _ in range(10)]
     instance = launched(app, "a")
-    app.started()
+    app.started(instance)
     make_ready(app, instance)
     app.decide()
 
@@ -340,7 +340,7 @@ def test_after_the_stragglers_of_a_crowd_a_burst_is_a_burst() -> None:
     for _ in range(10):
         waiting(app)
     instance = launched(app, "a")
-    app.started()
+    app.started(instance)
     make_ready(app, instance)
     app.decide()
     clock.advance(1)
@@ -355,7 +355,7 @@ def test_those_who_come_right_after_fewer_than_a_crowd_may_be_a_burst() -> None:
     for _ in range(9):
         waiting(app)
     instance = launched(app, "a")
-    app.started()
+    app.started(instance)
     make_ready(app, instance)
     app.decide()
 
@@ -366,7 +366,7 @@ def test_a_further_instance_that_gets_ready_hides_no_burst() -> None:
     clock = ManualClock()
     app = app_of(clock, "a")
     spread(app, clock, 50, 2.0)
-    app.started()
+    app.started(Instance("a"))
 
     assert app.load().burst == 50
 
@@ -375,7 +375,7 @@ def test_a_start_that_failed_tells_those_who_wait_if_nothing_else_comes() -> Non
     app = app_of(ManualClock())
     turn = waiting(app)
     app.pool.drain(launched(app, "a"), "failed")
-    app.start_failed("a: it exited at once")
+    app.start_failed("a: it exited at once", Instance("x"))
 
     assert isinstance(turn.error, StartFailed)
     assert str(turn.error) == "a: it exited at once"
@@ -386,7 +386,7 @@ def test_a_start_that_failed_lets_those_wait_on_for_whom_another_comes() -> None
     app = app_of(ManualClock())
     turn = waiting(app)
     launched(app, "b")
-    app.start_failed("a: it exited at once")
+    app.start_failed("a: it exited at once", Instance("x"))
 
     assert turn.error is None
     assert app.pool.waiting == 1
@@ -396,9 +396,9 @@ def test_while_a_start_is_not_due_a_request_is_spared_the_wait() -> None:
     clock = ManualClock()
     app = app_of(clock)
     app.check()
-    app.start_failed("it exited at once")
+    app.start_failed("it exited at once", Instance("x"))
     clock.advance(1.0)
-    app.start_failed("it exited again")
+    app.start_failed("it exited again", Instance("x"))
     clock.advance(0.5)
 
     with pytest.raises(Failing, match="it exited again") as caught:
@@ -410,7 +410,7 @@ def test_while_a_start_is_not_due_a_request_is_spared_the_wait() -> None:
 
 def test_while_an_instance_is_there_or_coming_nobody_is_sent_away() -> None:
     app = app_of(ManualClock())
-    app.start_failed("it exited at once")
+    app.start_failed("it exited at once", Instance("x"))
     instance = launched(app, "a")
     app.check()
     make_ready(app, instance)
@@ -423,8 +423,8 @@ def test_while_an_instance_is_there_or_coming_nobody_is_sent_away() -> None:
 
 def test_a_start_that_works_forgets_the_failure() -> None:
     app = app_of(ManualClock())
-    app.start_failed("it exited at once")
-    app.started()
+    app.start_failed("it exited at once", Instance("x"))
+    app.started(Instance("a"))
     app.check()
 
     assert app.failure == ""

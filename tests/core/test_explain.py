@@ -20,11 +20,20 @@ SPEC = AppSpec(
         scale_down_threshold=0.2,
         scale_up_cooldown=301,
         scale_down_cooldown=602,
+        target_concurrency=5,
+        metric_path="/metrics",
+        metric_name="queue_depth",
+        metric_target=10,
     ),
     startup_config=StartupConfig(stop_after_inactive=45),
 )
-LOAD = Load(ready=3, starting=1, in_flight=13, waiting=17, requests=150, burst=33, idle_s=46.4, observed_s=99.0)
+LOAD = Load(
+    ready=3, starting=1, in_flight=13, waiting=17, requests=150, burst=33, idle_s=46.4, observed_s=99.0,
+    concurrency=21.25, crowd=30.0, line_s=2.5, gauge=8.5, scheduled=5,
+)  # fmt: skip
 NUMBERS = "150 requests in 60 s on 3 ready = 50 per instance"
+DOWN = "10 (scale_down_threshold × target)"
+ALSO = "21.2 in flight or waiting on average; queue_depth is 8.5 per instance"
 BOTH = "not having watched the app for a full minute yet, scale_down_cooldown (602 s)"
 
 WHY = {
@@ -32,8 +41,11 @@ WHY = {
     Reason.WAKE: ["17 requests wait"],
     Reason.MINIMUM: ["min_instances (2)"],
     Reason.BUSY: [NUMBERS, "above 40"],
-    Reason.BURST: ["33 requests in the last 6 s = 330 per minute", "3 ready"],
-    Reason.NO_PLACE: ["17 requests wait", "13 fill the 3 ready", "max_concurrency"],
+    Reason.SCHEDULE: ["the schedule asks for (5)"],
+    Reason.CONCURRENCY: ["21.2 in flight or waiting on average on 3 ready", "above scale_up_threshold × 5"],
+    Reason.METRIC: ["queue_depth is 8.5 per instance", "above scale_up_threshold × 10"],
+    Reason.BURST: ["33 requests in the last 6 s = 330 per minute", "30.0 at once", "3 ready"],
+    Reason.NO_PLACE: ["17 requests wait, which would take 2.5 s", "13 fill the 3 ready", "max_concurrency"],
     Reason.QUIET: [NUMBERS, "below 10"],
     Reason.IDLE: ["idle for 46 s", "stop_after_inactive 45 s"],
     Reason.OVER_MAX: ["max_instances (7)"],
@@ -41,7 +53,7 @@ WHY = {
 }
 HELD = {
     Held.MAX_INSTANCES: "max_instances (7)",
-    Held.MIN_INSTANCES: "min_instances (2)",
+    Held.MIN_INSTANCES: "min_instances (5)",  # as the schedule has it
     Held.UP_COOLDOWN: "scale_up_cooldown (301 s)",
     Held.DOWN_COOLDOWN: "scale_down_cooldown (602 s)",
     Held.STARTING: "starting already",
@@ -53,6 +65,8 @@ HELD = {
     Held.IN_USE: "in flight",
     Held.PINNED: "made with --rm",
     Held.ROLLOUT: "rollout",
+    Held.HOST_BUDGET: "DOCKSCALE_MAX_INSTANCES",
+    Held.NO_METRIC: "queue_depth, which could not be read",
 }
 
 
@@ -99,12 +113,20 @@ def test_no_two_limits_read_alike() -> None:
         ),
         (
             decision(Reason.QUIET, wanted=1, held=(Held.WINDOW, Held.DOWN_COOLDOWN)),
-            f"stays at 4, would be 1: {NUMBERS}, below 10 (scale_down_threshold × target). Held back by {BOTH}.",
+            f"stays at 4, would be 1: {NUMBERS}, below {DOWN}; {ALSO}. Held back by {BOTH}.",
         ),
         (decision(Reason.IDLE, wanted=0, instances=0), "4 → 0 instances: idle for 46 s (stop_after_inactive 45 s)."),
         (
             decision(Reason.STEADY, wanted=2, instances=2, load=Load(starting=2)),
             "stays at 2: 2 starting.",
+        ),
+        (
+            decision(Reason.WAKE, wanted=2, instances=2, load=Load(waiting=1, standby=1)),
+            "0 → 2 instances (1 from standby): 1 requests wait and no instance is ready.",
+        ),
+        (
+            replace(decision(Reason.IDLE, wanted=0, instances=0), park=1),
+            "4 → 0 instances (1 to standby): idle for 46 s (stop_after_inactive 45 s).",
         ),
         (
             replace(decision(Reason.MINIMUM, instances=5), gone=GONE),
@@ -115,7 +137,16 @@ def test_no_two_limits_read_alike() -> None:
             f"stays at 4, would be 6: {NUMBERS}, above 40 (scale_up_threshold × target). {DRAINING}. {GONE[0]}.",
         ),
     ],
-    ids=["up, held", "not down, and why not", "asleep", "nobody ready yet", "replaced", "to be replaced"],
+    ids=[
+        "up, held",
+        "not down, and why not",
+        "asleep",
+        "nobody ready yet",
+        "from standby",
+        "to standby",
+        "replaced",
+        "to be replaced",
+    ],
 )
 def test_a_decision_reads_as_a_sentence(made: Decision, expected: str) -> None:
     assert explain(made, SPEC) == expected

@@ -512,7 +512,7 @@ def test_an_app_that_slept_wakes_with_the_next_request() -> None:
         ({"ready": 3, "starting": 1, "stale": 2, "stale_ready": 2, "requests": 100}, Rollout(0, 1)),
         ({"ready": 4, "stale": 2, "stale_ready": 2, "requests": 100}, Rollout(0, 2)),
         ({"ready": 2, "starting": 1, "stale": 3, "stale_ready": 2, "requests": 100}, Rollout(1, 1)),
-        ({"ready": 4, "stale": 4, "stale_ready": 4, "requests": 300}, Rollout(0, 1)),
+        ({"ready": 4, "stale": 4, "stale_ready": 4, "requests": 300}, Rollout(0, 0, 1)),
         ({"ready": 3, "draining": 1, "stale": 3, "stale_ready": 3, "requests": 300}, Rollout(0, 0)),
         ({"ready": 3, "stale": 3, "stale_ready": 3, "requests": 300}, Rollout(1, 0)),
     ],
@@ -523,35 +523,35 @@ def test_an_app_that_slept_wakes_with_the_next_request() -> None:
         "one took over",
         "all took over",
         "a stale start is given up",
-        "no room: one goes first",
+        "no room: one is set aside",
         "it has to be gone",
         "room again",
     ],
 )
 def test_new_instances_take_over_from_those_of_the_earlier_template(facts: dict[str, int], expected: Rollout) -> None:
-    assert rollout(app(max_instances=4), load(**facts), AWAKE, 0.0) == expected
+    assert rollout(app(max_instances=4), load(**facts), AWAKE, 0.0, "new") == expected
 
 
 def test_a_rollout_makes_only_as_many_as_the_load_needs() -> None:
-    assert rollout(app(), load(ready=6, stale=6, stale_ready=6, requests=100), AWAKE, 0.0) == Rollout(2, 4)
+    assert rollout(app(), load(ready=6, stale=6, stale_ready=6, requests=100), AWAKE, 0.0, "new") == Rollout(2, 4)
 
 
 def test_an_app_of_which_nothing_is_needed_just_lets_the_earlier_ones_go() -> None:
-    assert rollout(app(min_instances=0), load(ready=2, stale=2, stale_ready=2), AWAKE, 0.0) == Rollout(0, 2)
+    assert rollout(app(min_instances=0), load(ready=2, stale=2, stale_ready=2), AWAKE, 0.0, "new") == Rollout(0, 2)
 
 
 def test_an_open_socket_keeps_one_instance_through_a_rollout() -> None:
     facts = load(ready=1, stale=1, stale_ready=1, in_flight=1)
 
-    assert rollout(app(min_instances=0), facts, AWAKE, 0.0) == Rollout(1, 0)
+    assert rollout(app(min_instances=0), facts, AWAKE, 0.0, "new") == Rollout(1, 0)
 
 
 def test_a_rollout_waits_for_the_backoff() -> None:
     memory = Memory(awake=True, failures=1, retry_at=10.0)
     facts = load(ready=1, stale=1, stale_ready=1)
 
-    assert rollout(app(), facts, memory, 9.0) == Rollout(0, 0)
-    assert rollout(app(), facts, memory, 10.0) == Rollout(1, 0)
+    assert rollout(app(), facts, memory, 9.0, "new") == Rollout(0, 0)
+    assert rollout(app(), facts, memory, 10.0, "new") == Rollout(1, 0)
 
 
 # Who goes.
@@ -729,7 +729,7 @@ def test_what_a_decision_starts_is_enough(spec: AppSpec, load: Load, memory: Mem
 
 @given(spec=specs(), load=loads(), memory=MEMORIES)
 def test_a_rollout_stays_below_max_and_takes_none_that_is_needed(spec: AppSpec, load: Load, memory: Memory) -> None:
-    step = rollout(spec, load, memory, NOW)
+    step = rollout(spec, load, memory, NOW, "new")
 
     assert step.start >= 0
     assert 0 <= step.stop <= load.stale

@@ -584,7 +584,7 @@ def test_who_is_going_already_is_no_candidate_to_go() -> None:
 
     assert [instance.name for instance in pool.candidates()] == ["b", "c"]
     assert [instance.name for instance in pool] == ["a", "b", "c"]
-    assert pool.counts() == {State.STARTING: 1, State.READY: 1, State.DRAINING: 1}
+    assert pool.counts() == {State.STARTING: 1, State.READY: 1, State.DRAINING: 1, State.STANDBY: 0}
 
 
 def test_pool_and_instance_read_as_status_lines() -> None:

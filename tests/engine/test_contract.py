@@ -192,7 +192,7 @@ async def test_what_does_not_run_cannot_be_paused_or_unpaused(hands: Hands) -> N
     made = hands.create("app", ENABLED)
 
     for verb in (hands.engine.pause(made), hands.engine.unpause(made)):
-        with pytest.raises(EngineError, match="not (running|paused)"):
+        with pytest.raises(EngineError, match=r"not (running|paused)"):
             await verb
     for verb in (hands.engine.pause("f" * 64), hands.engine.unpause("f" * 64)):
         with pytest.raises(NotFound):

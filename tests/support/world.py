@@ -89,7 +89,8 @@ async def serving(engine: Engine, **settings: Any) -> AsyncIterator[World]:
     """Run dockscale over `engine` on free loopback ports. Ticks are left to events and to `World.tick`."""
     clock = ShiftedClock()
     chosen: dict[str, Any] = {
-        "host": "127.0.0.1", "port": 0, "admin_port": 0, "interval": 3600.0, "shutdown_timeout": 5.0, "_env_file": None,
+        "host": "127.0.0.1", "port": 0, "admin_port": 0, "interval": 3600.0, "shutdown_timeout": 5.0,
+        "create_ahead": False, "_env_file": None,
     } | settings  # fmt: skip
     connector = aiohttp.TCPConnector(limit=0)
     unhandled: list[dict[str, Any]] = []
