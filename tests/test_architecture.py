@@ -17,8 +17,9 @@ EVERYTHING = ("*",)
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "config": (),
     "logs": (),
-    "core.spec": (),
+    "core.schedule": (),
     "core.load": (),
+    "core.spec": ("core.schedule",),
     "core.routes": ("core.spec",),
     "core.balance": ("core.spec",),
     "core.catalog": ("core.spec",),
@@ -43,7 +44,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 """Module → what it may import from dockscale, itself and what is below it. "" is the package: its `__version__`."""
 
-ONLY_IN = {"aiodocker": {"engine.docker"}, "prometheus_client": {"metrics"}, "docker": {"doctor"}}
+ONLY_IN = {
+    "aiodocker": {"engine.docker"},
+    "cronsim": {"core.schedule"},
+    "docker": {"doctor"},
+    "prometheus_client": {"metrics"},
+}
 NOT_IN_CORE = {"asyncio", "time", "random", "aiohttp", "structlog"}
 OWN_TASKS = {
     "proxy.exchange": "a request's wait for a place or a connection, cancelled when its client goes",

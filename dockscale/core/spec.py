@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from dockscale.core.schedule import ScheduleField
+
 PREFIX = "dockscale."
 ENABLE = "dockscale.enable"
 APP_ID = "dockscale.app_id"
@@ -144,6 +146,8 @@ class Autoscaling(_Section):
     """Requests in flight per instance at most; more wait in the line. Empty: no bound."""
     standby_instances: Annotated[int, not_yet(0)] = 0
     """Paused instances kept ready (not supported yet)."""
+    schedule: ScheduleField | None = None
+    """Minimum instances by time, such as `0 8 * * mon-fri Europe/Berlin = 3; 0 20 * * * Europe/Berlin = 0`."""
     max_queue: int = Field(1000, ge=0, le=1_000_000)
     """Requests that may wait for a place; the next one gets 503."""
     queue_timeout: PositiveSeconds = 60
@@ -171,6 +175,11 @@ class Autoscaling(_Section):
                 f"autoscaling.scale_down_threshold ({self.scale_down_threshold:g}) must be below "
                 f"autoscaling.scale_up_threshold ({self.scale_up_threshold:g})"
             )
+        for entry in self.schedule.entries if self.schedule else ():
+            if entry.minimum > self.max_instances:
+                raise ValueError(
+                    f"autoscaling.schedule ({entry.text}) is above autoscaling.max_instances ({self.max_instances})"
+                )
         return self
 
 

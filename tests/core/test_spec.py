@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dockscale.core.schedule import Schedule
 from dockscale.core.spec import LABELS, AppSpec, SelectionMode, SpecError, enabled, parse, slug
 
 # behaviour.md section 4, in its order: label, default, an example of what may be written, what that means.
@@ -34,6 +35,7 @@ CONTRACT: list[tuple[str, object, str, object]] = [
     ("autoscaling.target_concurrency", None, "none", None),
     ("autoscaling.max_concurrency", None, "8", 8),
     ("autoscaling.standby_instances", 0, "0", 0),
+    ("autoscaling.schedule", None, "0 8 * * * = 3", Schedule.parse("0 8 * * * = 3")),
     ("autoscaling.max_queue", 1000, "5", 5),
     ("autoscaling.queue_timeout", 60, "1.5", 1.5),
     ("startup_config.timeout", 60, "2m", 120),
@@ -169,6 +171,7 @@ def test_an_unknown_label_like_no_other_names_where_all_are_listed() -> None:
         ("autoscaling.max_concurrency", "0"),
         ("autoscaling.max_queue", "-1"),
         ("autoscaling.step", "two"),
+        ("autoscaling.schedule", "0 8 * * *"),
         ("service_selection_mode", "fastest"),
         ("app_id", "My App"),
         ("app_id", "-web"),
@@ -204,6 +207,31 @@ def test_a_down_threshold_that_is_not_below_the_up_threshold_is_refused(down: st
     assert problems({"autoscaling.scale_down_threshold": down}) == [
         f"autoscaling.scale_down_threshold ({down}) must be below autoscaling.scale_up_threshold (0.9)"
     ]
+
+
+def test_a_schedule_that_asks_for_more_than_max_names_both() -> None:
+    schedule = "0 8 * * * = 2; 0 9 * * * Europe/Berlin = 3; 0 20 * * * = 0"
+
+    assert problems({"autoscaling.schedule": schedule, "autoscaling.max_instances": "2"}) == [
+        "autoscaling.schedule (0 9 * * * Europe/Berlin = 3) is above autoscaling.max_instances (2)"
+    ]
+
+
+def test_a_schedule_that_cannot_be_read_is_told_with_its_label() -> None:
+    (problem,) = problems({"autoscaling.schedule": "0 8 * * * 2"})
+
+    assert problem == (
+        "label dockscale.autoscaling.schedule = '0 8 * * * 2': entry '0 8 * * * 2' has no = before the minimum; "
+        "write, for example, 0 8 * * mon-fri Europe/Berlin = 3"
+    )
+
+
+def test_a_spec_with_a_schedule_survives_json() -> None:
+    spec = parsed({"autoscaling.schedule": "0 8 * * * = 2"})
+
+    assert spec.model_dump(mode="json")["autoscaling"]["schedule"] == "0 8 * * * = 2"
+    assert AppSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert hash(spec) == hash(parsed({"autoscaling.schedule": "0 8 * * * = 2"}))
 
 
 def test_min_equal_to_max_is_a_fixed_number() -> None:
