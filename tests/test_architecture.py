@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "engine": ("core.catalog",),
     "engine.*": ("core.catalog", "core.spec", "engine"),
     "probe": (),
+    "scrape": (),
     "claim": ("core",),
     "registry": ("core", "engine"),
     "life": ("core", "engine", "probe"),
@@ -50,7 +51,7 @@ ONLY_IN = {
     "aiodocker": {"engine.docker"},
     "cronsim": {"core.schedule"},
     "docker": {"doctor"},
-    "prometheus_client": {"metrics"},
+    "prometheus_client": {"metrics", "scrape"},
 }
 NOT_IN_CORE = {"asyncio", "time", "random", "aiohttp", "structlog"}
 OWN_TASKS = {

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -35,6 +36,7 @@ RESERVED = frozenset({"assets", "health", "rpc", "ws"})
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)")
 _APP_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _HOST = re.compile(r"(?:\*\.)?[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -67,6 +69,13 @@ def not_yet(default: object) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _plain(path: str) -> str:
+    if not path.startswith("/") or re.search(r"[\s#]", path):
+        raise ValueError("must start with / and hold no spaces, such as /healthz or /metrics")
+    return path
+
+
+RequestPath = Annotated[str, AfterValidator(_plain)]
 Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False)]
 
@@ -151,12 +160,12 @@ class Autoscaling(_Section):
     """Seconds after which a paused instance is replaced by a new one."""
     schedule: ScheduleField | None = None
     """Minimum instances by time, such as `0 8 * * mon-fri Europe/Berlin = 3; 0 20 * * * Europe/Berlin = 0`."""
-    metric_path: str | None = None
-    """Metric path."""
+    metric_path: RequestPath | None = None
+    """Where instances give their gauge in Prometheus' text format. Default: `/metrics`, if a gauge is named."""
     metric_name: str | None = None
-    """Metric name."""
-    metric_target: float | None = None
-    """Metric target."""
+    """Gauge that is scaled by; all its samples are summed."""
+    metric_target: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Average of this gauge per instance that scaling aims at."""
     max_queue: int = Field(1000, ge=0, le=1_000_000)
     """Requests that may wait for a place; the next one gets 503."""
     queue_timeout: PositiveSeconds = 60
@@ -171,6 +180,27 @@ class Autoscaling(_Section):
     def down_line(self) -> float:
         """Requests per minute and instance below which the app goes down."""
         return self.scale_down_threshold * self.target_requests_per_instance
+
+    @field_validator("metric_name")
+    @classmethod
+    def _metric_name(cls, name: str | None) -> str | None:
+        if name is not None and not _METRIC_NAME.fullmatch(name):
+            raise ValueError("is no metric's name; write, for example, queue_length")
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _metric_path(cls, data: Any) -> Any:
+        if isinstance(data, dict) and (data.get("metric_name") or data.get("metric_target")):
+            return {**data, "metric_path": data.get("metric_path") or "/metrics"}
+        return data
+
+    @model_validator(mode="after")
+    def _metric_whole(self) -> Self:
+        missing = [f"autoscaling.{name}" for name in ("metric_name", "metric_target") if getattr(self, name) is None]
+        if missing and self.metric_path is not None:  # which it is when any of the three is given
+            raise ValueError(f"{' and '.join(missing)} must be given: a gauge needs its name and its target")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -195,7 +225,7 @@ class Autoscaling(_Section):
 class StartupConfig(_Section):
     timeout: PositiveSeconds = 60
     """Seconds from start to ready; later the start has failed."""
-    health_path: str | None = None
+    health_path: RequestPath | None = None
     """Ready when this path answers 2xx or 3xx; without it, when the port accepts a connection."""
     wait_for_service: Annotated[str, not_yet("default")] = "default"
     """RPC service to wait for (other values are not supported yet)."""
@@ -203,13 +233,6 @@ class StartupConfig(_Section):
     """Seconds without a request or an open socket until the app sleeps; 0: never."""
     waiting_page: Annotated[bool, not_yet(False)] = False
     """Show browsers a waiting page while the app wakes (not supported yet)."""
-
-    @field_validator("health_path")
-    @classmethod
-    def _health_path(cls, path: str | None) -> str | None:
-        if path is not None and (not path.startswith("/") or re.search(r"[\s#]", path)):
-            raise ValueError("must start with / and hold no spaces, such as /healthz")
-        return path
 
 
 class ShutdownConfig(_Section):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -264,7 +264,6 @@ def scan(lines: list[Line], start: datetime, end: datetime) -> Iterator[tuple[da
             yield at, fired[-1]
 
 
-@settings(max_examples=50)
 @given(
     lines=st.lists(LINES, min_size=1, max_size=3).filter(readable),
     day=st.sampled_from(ODD_DAYS),

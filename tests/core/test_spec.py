@@ -38,6 +38,9 @@ CONTRACT: list[tuple[str, object, str, object]] = [
     ("autoscaling.standby_instances", 0, "2", 2),
     ("autoscaling.standby_max_age", 3600, "30m", 1800),
     ("autoscaling.schedule", None, "0 8 * * * = 3", Schedule.parse("0 8 * * * = 3")),
+    ("autoscaling.metric_path", None, "/stats?format=text", "/stats?format=text"),
+    ("autoscaling.metric_name", None, "jobs:waiting", "jobs:waiting"),
+    ("autoscaling.metric_target", None, "2.5", 2.5),
     ("autoscaling.max_queue", 1000, "5", 5),
     ("autoscaling.queue_timeout", 60, "1.5", 1.5),
     ("startup_config.timeout", 60, "2m", 120),
@@ -49,6 +52,8 @@ CONTRACT: list[tuple[str, object, str, object]] = [
     ("shutdown_config.stop_timeout", 10, "250ms", 0.25),
 ]
 NAMES = [row[0] for row in CONTRACT]
+GAUGE = {"autoscaling.metric_name": "queue_length", "autoscaling.metric_target": "5"}
+"""Labels that are understood only together."""
 
 
 def parsed(labels: Mapping[str, str] | None = None, *, ports: tuple[int, ...] = (8000,)) -> AppSpec:
@@ -79,7 +84,9 @@ def test_a_label_left_out_has_the_contracts_default(name: str, default: object) 
 
 @pytest.mark.parametrize(("name", "text", "meaning"), [(row[0], *row[2:]) for row in CONTRACT], ids=NAMES)
 def test_a_label_is_understood(name: str, text: str, meaning: object) -> None:
-    assert setting(parsed({name: text}), name) == meaning
+    others = GAUGE if name.startswith("autoscaling.metric_") else {}
+
+    assert setting(parsed({**others, name: text}), name) == meaning
 
 
 def test_the_seeds_example_is_understood() -> None:
@@ -174,6 +181,14 @@ def test_an_unknown_label_like_no_other_names_where_all_are_listed() -> None:
         ("autoscaling.max_queue", "-1"),
         ("autoscaling.step", "two"),
         ("autoscaling.schedule", "0 8 * * *"),
+        ("autoscaling.metric_path", "metrics"),
+        ("autoscaling.metric_path", "/metrics#all"),
+        ("autoscaling.metric_name", "queue-length"),
+        ("autoscaling.metric_name", "1st"),
+        ("autoscaling.metric_name", 'queue{kind="mail"}'),
+        ("autoscaling.metric_target", "0"),
+        ("autoscaling.metric_target", "inf"),
+        ("autoscaling.metric_target", "nan"),
         ("service_selection_mode", "fastest"),
         ("app_id", "My App"),
         ("app_id", "-web"),
@@ -196,6 +211,30 @@ def test_a_value_out_of_range_is_refused_by_label_and_value(name: str, text: str
 
     assert problem.startswith(f"label dockscale.{name} = {text!r}: ")
     assert len(problem) > len(f"label dockscale.{name} = {text!r}: ") + 10
+
+
+def test_a_gauge_is_asked_for_at_metrics_if_no_path_is_given() -> None:
+    scaling = parsed(GAUGE).autoscaling
+
+    assert (scaling.metric_path, scaling.metric_name, scaling.metric_target) == ("/metrics", "queue_length", 5)
+    assert AppSpec.model_validate_json(parsed(GAUGE).model_dump_json()).autoscaling == scaling
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (("metric_name",), "autoscaling.metric_target"),
+        (("metric_target",), "autoscaling.metric_name"),
+        (("metric_path",), "autoscaling.metric_name and autoscaling.metric_target"),
+        (("metric_path", "metric_name"), "autoscaling.metric_target"),
+    ],
+)
+def test_half_a_gauge_is_refused_with_what_is_missing(given: tuple[str, ...], missing: str) -> None:
+    gauge = {"autoscaling.metric_path": "/metrics", **GAUGE}
+
+    assert problems({f"autoscaling.{name}": gauge[f"autoscaling.{name}"] for name in given}) == [
+        f"{missing} must be given: a gauge needs its name and its target"
+    ]
 
 
 def test_min_above_max_names_both_labels_and_values() -> None:
