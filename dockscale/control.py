@@ -1,10 +1,14 @@
 """Every operator verb once, as plain values that the API, the command line and the dashboard show alike."""
 
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from dockscale.core.app import App
 from dockscale.core.catalog import Invalid, describe
 from dockscale.core.explain import explain
+from dockscale.core.load import Load
 from dockscale.core.policy import Decision
 from dockscale.core.pool import Clock, Instance, State
 from dockscale.registry import Registry
@@ -19,6 +23,8 @@ class Control:
         self._registry = registry
         self._clock = clock
         self._port = main_port
+        self._epoch = time.time() - clock()
+        """Unix time at the clock's zero. Asked once: a decision keeps its time when the machine's is set."""
 
     def status(self) -> dict[str, Any]:
         """The whole: is the engine there, and how many apps are."""
@@ -101,14 +107,21 @@ class Control:
 
     def _decision(self, decision: Decision, app: App) -> dict[str, Any]:
         return {
+            "at": datetime.fromtimestamp(self._epoch + decision.at, UTC).isoformat(timespec="microseconds"),
             "ago_s": round(self._clock() - decision.at, 1),
             "before": decision.load.have,
             "wanted": decision.wanted,
             "instances": decision.instances,
             "reason": str(decision.reason),
             "held_by": [str(held) for held in decision.held_by],
+            "gone": list(decision.gone),
+            "load": _inputs(decision.load),
             "explanation": explain(decision, app.spec),
         }
+
+
+def _inputs(load: Load) -> dict[str, Any]:
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(load).items()}
 
 
 def _state(app: App) -> str:

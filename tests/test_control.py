@@ -1,11 +1,16 @@
 """What operators are told, as values, over the memory engine."""
 
+import time
+from dataclasses import fields
+from datetime import UTC, datetime
+
 import pytest
 
 from dockscale.control import UnknownApp
+from dockscale.core.load import Load
 from dockscale.engine.memory import Program
 from tests.support.backend import backend
-from tests.support.world import ENABLED, prefixed, until, world
+from tests.support.world import ENABLED, eject, prefixed, until, world
 
 WRONG = ENABLED | prefixed({"autoscaling.max_instance": "3"})
 
@@ -71,6 +76,35 @@ async def test_decisions_are_told_newest_first_and_why() -> None:
         assert told[0]["ago_s"] < 10 <= wake["ago_s"]
         assert (told[0]["reason"], told[0]["held_by"]) == ("quiet", ["min_instances"])
         assert [each["ago_s"] for each in told] == sorted(each["ago_s"] for each in told)
+
+
+async def test_a_decision_tells_its_time_and_all_that_it_rests_on() -> None:
+    async with world() as it:
+        began = time.time()
+        await it.get()
+        it.tick()
+
+        told = it.dockscale.control.explain("web")["decisions"]
+
+        [wake] = [each for each in told if each["reason"] == "wake" and each["before"] == 0]
+        at = datetime.fromisoformat(wake["at"])
+        assert at.tzinfo == UTC
+        assert began - 0.01 <= at.timestamp() <= time.time() + 0.01
+        assert wake["load"].keys() == {field.name for field in fields(Load)}
+        assert (wake["load"]["waiting"], wake["load"]["ready"], wake["gone"]) == (1, 0, [])
+        assert wake["load"]["observed_s"] == round(wake["load"]["observed_s"], 3)
+        assert [each["at"] for each in told] == sorted((each["at"] for each in told), reverse=True)
+
+
+async def test_what_died_is_told_with_the_decision_that_replaces_it() -> None:
+    async with world({"autoscaling.min_instances": "2"}) as it:
+        await it.get()
+        await until(lambda: it.ready() == 2)
+
+        ejected = eject(it)
+
+        told = it.dockscale.control.explain("web")["decisions"]
+        assert any(ejected.name in gone for each in told for gone in each["gone"])
 
 
 async def test_a_failing_app_says_why() -> None:
