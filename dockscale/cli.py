@@ -2,10 +2,14 @@
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import requests
@@ -18,6 +22,9 @@ from dockscale.doctor import examine
 
 OK, FAILED, USAGE = 0, 1, 2
 _TIMEOUT_S = 10.0
+_SILENCE_S = 40.0
+"""A stream says every 15 s that it is there; one that is silent for so long is not."""
+_RETRY_S = (1.0, 2.0, 5.0)
 
 
 class Unanswered(Exception):
@@ -67,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("app", metavar="APP")
     verb.add_argument("--json", action="store_true", help="print what the API says")
     verb.add_argument("--last", type=int, default=10, metavar="N", help="decisions to show (default 10)")
+    verb.add_argument("--watch", action="store_true", help="go on with each new decision, until Ctrl-C")
     for name, does, help_text in (
         ("labels", labels, "list every label with its default"),
         ("settings", settings, "list every setting of the process"),
@@ -127,10 +135,16 @@ def _row(app: dict[str, Any]) -> tuple[str, ...]:
 
 def explain(options: argparse.Namespace, _: list[str]) -> int:
     """Tell one app's story."""
+    if options.watch:
+        return _watch(options)
     app: dict[str, Any] = _ask(f"/api/apps/{options.app}")
     if options.json:
         print(json.dumps(app, indent=2))
         return OK
+    return _show(app, options.last)
+
+
+def _show(app: dict[str, Any], last: int) -> int:
     print(f"{app['app_id']}: {app['state']}, from {app['template']}")
     if app["state"] == "invalid":
         print("\n".join(f"  {problem}" for problem in app["problems"]))
@@ -149,9 +163,75 @@ def explain(options: argparse.Namespace, _: list[str]) -> int:
         why = f"  ({each['why']})" if each["why"] else ""
         print(f"  {each['name']}  {each['state']}  {each['address'] or '-'}  {load_text}  for {each['age_s']:g} s{why}")
     print("decisions, newest first")
-    for each in app["decisions"][: options.last]:
+    for each in app["decisions"][:last]:
         print(f"  {each['ago_s']:>7.1f} s ago  {each['reason']:<8}  {each['explanation']}")
     return OK
+
+
+def _watch(options: argparse.Namespace) -> int:
+    """Show an app and then each decision as it comes, until the app is removed or Ctrl-C is pressed."""
+    path = f"/api/apps/{options.app}"
+    with suppress(KeyboardInterrupt), _open(f"{path}/events") as stream:
+        # Asked only now that the stream is open, so no decision falls between the two.
+        newest = "" if options.json else _show_now(path, options.last)
+        for event, told in _lasting(f"{path}/events", stream):
+            if event == "decision" and told["at"] > newest:
+                newest = told["at"]
+                print(json.dumps(told) if options.json else _line(told), flush=True)
+            elif event == "missed":
+                _note(f"{told['count']} decisions were missed")
+            elif event == "removed":
+                _note(f"the app {options.app} was removed")
+                break
+    return OK
+
+
+def _show_now(path: str, last: int) -> str:
+    """Show an app and return when the latest decision was made."""
+    app: dict[str, Any] = _ask(path)
+    _show(app, last)
+    sys.stdout.flush()
+    return max((str(each["at"]) for each in app.get("decisions", ())), default="")
+
+
+def _line(decision: dict[str, Any]) -> str:
+    at = datetime.fromisoformat(decision["at"]).astimezone()
+    return f"  {at:%H:%M:%S}  {decision['reason']:<8}  {decision['explanation']}"
+
+
+def _lasting(path: str, stream: requests.Response) -> Iterator[tuple[str, Any]]:
+    """Events of a stream, and of the one that is opened in its place whenever it ends."""
+    while True:
+        with suppress(requests.RequestException, ValueError):  # cut off, maybe within an event
+            yield from _events(stream)
+        _note("the connection has ended; connecting again")
+        stream = _opened_again(path)
+        _note("connected again")
+
+
+def _opened_again(path: str) -> requests.Response:
+    pauses = itertools.chain(_RETRY_S, itertools.repeat(_RETRY_S[-1]))
+    while True:
+        time.sleep(next(pauses))
+        try:
+            return _open(path)
+        except Unanswered as error:
+            _note(str(error))
+
+
+def _note(what: str) -> None:
+    print(f"dockscale: {what}", file=sys.stderr)
+
+
+def _events(stream: requests.Response) -> Iterator[tuple[str, Any]]:
+    name = ""
+    with stream:
+        for line in stream.iter_lines():
+            field, _, value = line.decode().partition(": ")
+            if field == "event":
+                name = value
+            elif field == "data":
+                yield name, json.loads(value)
 
 
 def labels(options: argparse.Namespace, _: list[str]) -> int:
@@ -191,22 +271,53 @@ def doctor(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _ask(path: str) -> Any:
+    """Get what the running server says as JSON.
+
+    Raises:
+        Unanswered: it says nothing, or why not.
+    """
+    return _told(_get(path))
+
+
+def _open(path: str) -> requests.Response:
+    """Open a stream of events.
+
+    Raises:
+        Unanswered: there is none, or why not.
+    """
+    answer = _get(path, _SILENCE_S, stream=True)
+    if answer.headers.get("Content-Type") != "text/event-stream":
+        with answer:
+            _told(answer)
+            raise _no_dockscale(answer)
+    return answer
+
+
+def _get(path: str, silence: float = _TIMEOUT_S, *, stream: bool = False) -> requests.Response:
     chosen = Settings()
     host = f"[{chosen.admin_host}]" if ":" in chosen.admin_host else chosen.admin_host
     url = f"http://{host}:{chosen.admin_port}"
     token = chosen.admin_token
     headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
     try:
-        answer = requests.get(url + path, headers=headers, timeout=_TIMEOUT_S)
+        return requests.get(url + path, headers=headers, timeout=(_TIMEOUT_S, silence), stream=stream)
     except requests.RequestException:
         raise Unanswered(f"no dockscale answers at {url}: start it (`make run` or `dockscale serve`)") from None
+
+
+def _told(answer: requests.Response) -> Any:
     try:
         told = answer.json()
         if answer.status_code >= 400:
             raise Unanswered(told["message"])
-    except (ValueError, KeyError, TypeError):
-        raise Unanswered(f"{url} is no dockscale: it answered {answer.status_code} and not as one") from None
+    except (ValueError, KeyError, TypeError, requests.RequestException):
+        raise _no_dockscale(answer) from None
     return told
+
+
+def _no_dockscale(answer: requests.Response) -> Unanswered:
+    at = answer.url.removesuffix(answer.request.path_url)
+    return Unanswered(f"{at} is no dockscale: it answered {answer.status_code} and not as one")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,65 @@
 """The admin port: what it says, and to whom."""
 
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import aiohttp
 import pytest
+from aiohttp import web
 
-from dockscale.engine.memory import MemoryEngine
+from dockscale import control
+from dockscale.admin import api
+from dockscale.engine.memory import MemoryEngine, Program
 from dockscale.server import CannotStart
-from tests.support.world import serving, world
+from tests.support.backend import backend
+from tests.support.world import BOUND_S, ENABLED, World, serving, until, world
 
-PATHS = ("/", "/api/apps", "/api/apps/web", "/metrics", "/nowhere")
+STREAMS = ("/api/events", "/api/apps/web/events")
+PATHS = ("/", "/api/apps", "/api/apps/web", *STREAMS, "/metrics", "/nowhere")
+
+
+@dataclass
+class Stream:
+    """Server-sent events as a browser would take them apart."""
+
+    answer: aiohttp.ClientResponse
+
+    async def block(self) -> list[str]:
+        """Lines up to the next empty one; none when the stream has ended."""
+        lines = []
+        while line := (await self.answer.content.readline()).decode():
+            if line == "\n":
+                break
+            lines.append(line.removesuffix("\n"))
+        return lines
+
+    async def heard(self, name: str, **facts: Any) -> dict[str, Any]:
+        """Read until there is an event of this name with these facts."""
+        while lines := await self.block():
+            if lines[0] == f"event: {name}":
+                told: dict[str, Any] = json.loads(lines[1].removeprefix("data: "))
+                if told.items() >= facts.items():
+                    return told
+        raise AssertionError(f"the stream has ended without {name} {facts}")
+
+
+@asynccontextmanager
+async def stream(it: World, path: str = "/api/events") -> AsyncIterator[Stream]:
+    async with it.session.get(it.admin + path) as answer:
+        assert (answer.status, answer.content_type) == (200, "text/event-stream")
+        yield Stream(answer)
+
+
+def decide_anew(it: World, times: int) -> None:
+    """Make decisions each of which tells something else than the one before."""
+    for number in range(times):
+        it.app().memory = replace(it.app().memory, gone=(f"web-{number} died",))
+        it.tick()
 
 
 async def test_it_says_what_control_says() -> None:
@@ -28,8 +81,9 @@ async def test_it_says_what_control_says() -> None:
         assert status == it.dockscale.control.status()
 
 
-async def test_an_unknown_app_is_not_found_and_named() -> None:
-    async with world() as it, it.session.get(it.admin + "/api/apps/shop") as answer:
+@pytest.mark.parametrize("path", ["/api/apps/shop", "/api/apps/shop/events"])
+async def test_an_unknown_app_is_not_found_and_named(path: str) -> None:
+    async with world() as it, it.session.get(it.admin + path) as answer:
         body = await answer.json()
 
         assert answer.status == 404
@@ -77,6 +131,119 @@ async def test_it_is_not_opened_to_others_without_a_token(host: str, token: str 
 
 async def test_the_apps_port_shows_nothing_of_it() -> None:
     async with world() as it:
-        for path in ("/metrics", "/api/apps"):
+        for path in ("/metrics", "/api/apps", "/api/events"):
             async with it.session.get(it.base + path) as answer:
                 assert (path, answer.status) == (path, 404)
+
+
+@pytest.mark.parametrize("path", STREAMS)
+async def test_a_stream_tells_of_decisions_and_states_from_now_to_the_end_of_the_app(path: str) -> None:
+    async with world() as it, stream(it, path) as events:
+        first = await events.heard("decision")
+        await events.heard("state", app_id="web", state="asleep")
+
+        await it.get()
+        wake = await events.heard("decision", reason="wake", before=0)
+        await events.heard("state", state="ready", instances_by_state={"starting": 0, "ready": 1, "draining": 0})
+        it.engine.remove_image("web")
+        await it.settled()
+        removed = await events.heard("removed")
+
+        assert first["reason"] == "asleep"
+        assert (wake["app_id"], wake["instances"], wake["load"]["waiting"]) == ("web", 1, 1)
+        assert removed == {"app_id": "web"}
+        if path != "/api/events":
+            assert await events.block() == []
+
+
+async def test_the_stream_of_one_app_is_silent_about_others() -> None:
+    async with world() as it, stream(it, "/api/apps/web/events") as events:
+        it.engine.add_image("blog", Program(backend), ENABLED)
+        await it.settled()
+        await it.get(app_id="blog")
+        await it.get()
+
+        said = [await events.block()]
+        while '"state": "ready"' not in said[-1][1]:
+            said.append(await events.block())
+
+        assert {json.loads(data.removeprefix("data: "))["app_id"] for _, data in said} == {"web"}
+
+
+async def test_a_stream_without_news_says_that_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "KEEP_ALIVE_S", 0.02)
+    monkeypatch.setattr(control, "LOOK_S", 0.01)
+    async with world() as it, stream(it) as events:
+        await events.heard("state")
+
+        assert await events.block() == [": keep-alive"]
+        await it.get()
+        await events.heard("decision", reason="wake")
+
+
+async def test_a_client_that_goes_leaves_no_watcher_behind() -> None:
+    async with world() as it:
+        async with stream(it) as events, stream(it, "/api/apps/web/events"):
+            await events.heard("decision")
+            watching = len(it.app().watchers)
+
+        await until(lambda: not it.app().watchers)
+        assert watching == 2
+
+
+async def test_a_client_that_reads_nothing_holds_nobody_up_and_learns_what_it_missed() -> None:
+    async with world() as it:
+        reader, writer = await slow_reader(it)
+        async with stream(it) as other:
+            await other.heard("decision")
+            for _ in range(60):
+                decide_anew(it, 200)
+                await other.heard("decision", gone=["web-199 died"])
+
+        seen = b""
+        async with asyncio.timeout(BOUND_S):
+            while b"event: missed" not in seen:
+                seen = seen[-20:] + await reader.read(65536)
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let servers wait long for those who are still answered, so that nothing ends only because they lost patience."""
+    runner = web.AppRunner
+    monkeypatch.setattr(web, "AppRunner", lambda app, **more: runner(app, **more | {"shutdown_timeout": 3600.0}))
+
+
+@pytest.mark.parametrize("path", STREAMS)
+async def test_streams_come_to_their_end_when_dockscale_does(path: str, patient: None) -> None:
+    async with asyncio.timeout(BOUND_S), aiohttp.ClientSession() as session:
+        async with world() as it:
+            answer = await session.get(it.admin + path)
+            events = Stream(answer)
+            await events.heard("state")
+
+        assert await events.block() == []
+        assert answer.content.exception() is None, "it is ended, not cut"
+
+
+async def test_a_client_that_reads_nothing_does_not_hold_up_the_end(patient: None) -> None:
+    async with asyncio.timeout(BOUND_S), world() as it:
+        _, writer = await slow_reader(it)
+        await until(lambda: it.app().watchers)
+        for _ in range(60):
+            decide_anew(it, 200)
+            await asyncio.sleep(0)
+
+    writer.close()
+
+
+async def slow_reader(it: World) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Ask for all events, and read none."""
+    it_reads = socket.socket()
+    it_reads.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    it_reads.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(it_reads, ("127.0.0.1", it.dockscale.admin_port))
+    reader, writer = await asyncio.open_connection(sock=it_reads, limit=1024)
+    writer.write(b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    return reader, writer

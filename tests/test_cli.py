@@ -3,10 +3,14 @@
 import asyncio
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,7 @@ from dockscale import __version__, cli
 from dockscale.core.spec import LABELS
 from dockscale.engine.memory import Program
 from tests.support.backend import backend
-from tests.support.world import ENABLED, World, prefixed, world
+from tests.support.world import BOUND_S, ENABLED, World, prefixed, until, world
 
 
 @pytest.fixture(autouse=True)
@@ -117,9 +121,12 @@ async def test_explain_of_a_refused_app_fails_with_its_problems(web: World, caps
     assert "label dockscale.port = 'http'" in capsys.readouterr().out
 
 
-async def test_an_unknown_app_fails_and_says_where_to_look(web: World, capsys: pytest.CaptureFixture[str]) -> None:
-    assert await run("explain", "shop") == 1
-    assert capsys.readouterr().err == "dockscale: no app is called 'shop'; `dockscale ps` lists them all\n"
+@pytest.mark.parametrize(("more", "told"), [([], "no app"), (["--watch"], "no valid app")])
+async def test_an_unknown_app_fails_and_says_where_to_look(
+    more: list[str], told: str, web: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await run("explain", "shop", *more) == 1
+    assert capsys.readouterr().err == f"dockscale: {told} is called 'shop'; `dockscale ps` lists them all\n"
 
 
 async def test_the_token_of_the_environment_is_sent(
@@ -137,7 +144,7 @@ async def test_the_token_of_the_environment_is_sent(
     assert "DOCKSCALE_ADMIN_TOKEN" in told
 
 
-@pytest.mark.parametrize("verb", [["ps"], ["ps", "--json"], ["explain", "web"]])
+@pytest.mark.parametrize("verb", [["ps"], ["ps", "--json"], ["explain", "web"], ["explain", "web", "--watch"]])
 def test_without_a_server_it_fails_and_says_how_to_start_one(
     verb: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,3 +193,105 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=buffered)
 
     assert done.stderr == "code 0\n"
+
+
+@asynccontextmanager
+async def watching(it: World, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `explain web --watch` as a user does; ends it if it has not ended."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "dockscale.cli", "explain", "web", "--watch", *more,
+        env=os.environ | {"DOCKSCALE_ADMIN_PORT": str(it.dockscale.admin_port)},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(BOUND_S):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def line_with(part: str, stream: asyncio.StreamReader | None) -> str:
+    """Read up to a line that holds `part`."""
+    assert stream is not None
+    while line := (await stream.readline()).decode():
+        if part in line:
+            return line
+    raise AssertionError(f"it has ended without {part!r}")
+
+
+async def test_explain_goes_on_with_each_decision_as_it_comes_until_ctrl_c(web: World) -> None:
+    async with watching(web) as process:
+        first = await line_with("web: ", process.stdout)
+        shown = await line_with("nobody asks for it", process.stdout)
+        await web.get()
+        wake = await line_with("wake", process.stdout)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+
+    assert first == "web: asleep, from image web\n"
+    assert "s ago" in shown
+    assert re.fullmatch(
+        r"  \d\d:\d\d:\d\d  wake {6}0 → 1 instances: 1 requests wait and no instance is ready\.\n", wake
+    )
+    assert (process.returncode, err) == (0, b"")
+
+
+async def test_watched_as_json_each_line_is_a_decision(web: World) -> None:
+    async with watching(web, "--json") as process:
+        first = json.loads(await line_with("", process.stdout))
+        await web.get()
+        wake = json.loads(await line_with("wake", process.stdout))
+
+    assert (first["app_id"], first["reason"], first["instances"]) == ("web", "asleep", 0)
+    assert (wake["before"], wake["instances"], wake["load"]["waiting"]) == (0, 1, 1)
+
+
+async def test_a_watch_ends_when_its_app_is_removed(web: World, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    verb = asyncio.create_task(run("explain", "web", "--watch", "--json"))
+    await until(lambda: web.app().watchers)
+    web.engine.remove_image("web")
+    await web.settled()
+
+    async with asyncio.timeout(BOUND_S):
+        assert await verb == 0
+
+    assert capsys.readouterr().err == "dockscale: the app web was removed\n"
+
+
+async def test_a_watch_says_how_many_decisions_it_missed(web: World) -> None:
+    async with watching(web) as process:
+        await line_with("nobody asks for it", process.stdout)
+        for number in range(300):
+            web.app().memory = replace(web.app().memory, gone=(f"web-{number} died",))
+            web.tick()
+        missed = await line_with("", process.stderr)
+        first = await line_with("died", process.stdout)
+        await line_with("web-299 died", process.stdout)
+
+    assert missed == "dockscale: 44 decisions were missed\n"
+    assert "web-44 died" in first
+
+
+async def test_a_watch_outlasts_a_restart_of_dockscale() -> None:
+    async with AsyncExitStack() as stack:
+        async with world() as it:
+            port = it.dockscale.admin_port
+            process = await stack.enter_async_context(watching(it))
+            await line_with("nobody asks for it", process.stdout)
+        ended = await line_with("", process.stderr)
+        away = await line_with("", process.stderr)
+        it = await stack.enter_async_context(world(admin_port=port))
+        again = await line_with("connected", process.stderr)
+        await it.get()
+        wake = await line_with("wake", process.stdout)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+
+    assert ended == "dockscale: the connection has ended; connecting again\n"
+    assert away.startswith(f"dockscale: no dockscale answers at http://127.0.0.1:{port}")
+    assert again == "dockscale: connected again\n"
+    assert "0 → 1 instances" in wake
+    assert (process.returncode, err) == (0, b"")

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from dataclasses import replace
 from math import ceil, inf
 
@@ -23,6 +24,8 @@ from dockscale.core.policy import (
 from dockscale.core.pool import Clock, Instance, NoPlace, Pool, State
 from dockscale.core.spec import AppSpec
 
+Watcher = Callable[[Decision, bool], None]
+"""Called after each decision, with whether it only repeats the one before."""
 JOURNAL = 200
 STRAGGLERS_S = 1.0
 RETRY_AFTER_S = 1, 60
@@ -91,6 +94,7 @@ class App:
         self.pool = Pool(clock, chance)
         self.stats = Stats()
         self.journal: deque[Decision] = deque(maxlen=JOURNAL)
+        self.watchers: set[Watcher] = set()
         self.retired = False
         """Its template is gone or refused: no more places, no more starts."""
         self.failure = ""
@@ -253,10 +257,13 @@ class App:
         decision, self.memory = decide(self.spec, self.load(), self.memory, now)
         self.stats.decisions[decision.reason] += 1
         last = self.decision
-        if last is not None and not last.changes and _told(last) == _told(decision):
+        repeats = last is not None and not last.changes and not decision.changes and _told(last) == _told(decision)
+        if repeats:
             self.journal.pop()
         self.journal.append(decision)
         self._set_alarms(decision)
+        for tell in self.watchers:
+            tell(decision, repeats)
         return decision
 
     def retire(self) -> None:

@@ -289,6 +289,35 @@ def test_a_decision_that_changed_something_stays_noted() -> None:
     assert [(decision.reason, decision.start) for decision in app.journal] == [(Reason.WAKE, 1), (Reason.WAKE, 0)]
 
 
+def test_a_decision_that_changes_something_takes_no_other_ones_place() -> None:
+    clock = ManualClock()
+    app = app_of(clock)
+    waiting(app)
+    app.decide()
+    lost = launched(app, "a")
+    app.decide()
+    app.pool.finish(lost)
+    app.decide()
+
+    assert [(decision.reason, decision.start) for decision in app.journal] == [
+        (Reason.WAKE, 1),
+        (Reason.WAKE, 0),
+        (Reason.WAKE, 1),
+    ]
+
+
+def test_who_watches_hears_each_decision_and_whether_it_is_only_repeated() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a")
+    heard: list[tuple[Decision, bool]] = []
+    app.watchers.add(lambda decision, repeats: heard.append((decision, repeats)))
+    made = [app.decide(), app.decide()]
+    make_ready(app, launched(app, "b"))
+    made.append(app.decide())
+
+    assert heard == list(zip(made, (False, True, False), strict=True))
+
+
 def test_the_journal_is_bounded() -> None:
     clock = ManualClock()
     app = app_of(clock, "a")
