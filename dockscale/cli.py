@@ -155,8 +155,9 @@ def _show(app: dict[str, Any], last: int) -> int:
     print(f"  load       {load['requests_per_minute']} requests in 60 s, {load['per_instance']:g} per ready instance")
     print(f"  thresholds up above {load['scale_up_above']:g}, down below {load['scale_down_below']:g} per instance")
     print(f"  now        {load['in_flight']} in flight, {load['waiting']} waiting, idle for {load['idle_s']:g} s")
-    if app["failure"]:
-        print(f"  failure    {app['failure']}")
+    for name, failure in (("failure", "failure"), ("rollout", "rollout_failure"), ("metric", "gauge_failure")):
+        if app[failure]:
+            print(f"  {name:<10} {app[failure]}")
     print("instances" if app["instances"] else "instances: none")
     for each in app["instances"]:
         load_text = f"{each['requests_per_minute']} requests/min, {each['in_flight']} in flight"

@@ -206,6 +206,8 @@ class Control:
                 "idle_s": round(load.idle_s, 1),
             },
             "failure": app.failure,
+            "rollout_failure": app.rollout_failure,
+            "gauge_failure": app.gauge_failure,
             "decision": self._decision(app.decision, app) if app.decision else None,
         }
 

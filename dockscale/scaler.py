@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import aiohttp
 import structlog
 
 from dockscale.core.app import App
@@ -16,6 +17,7 @@ from dockscale.core.pool import Clock, Instance, State
 from dockscale.core.spec import LAST_DOWN, REVISION
 from dockscale.engine import Engine
 from dockscale.life import Ahead, Lives, free_name
+from dockscale.scrape import gauges
 
 log = structlog.get_logger()
 
@@ -34,6 +36,7 @@ class Scaler:
         parallel_starts: int = 4,
         create_ahead: bool = True,
     ) -> None:
+        self._tasks = tasks
         self._clock = clock
         self._host = host
         self._create_ahead = create_ahead
@@ -43,19 +46,42 @@ class Scaler:
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
         self._starved: dict[str, App] = {}
         """Apps that the host's budget keeps from what they need."""
+        self._reading: set[str] = set()
+        """Apps whose instances are being asked for their metric."""
 
     # What calls for a decision.
 
     async def run(self, apps: Callable[[], Iterable[App]], interval: float) -> None:
         """Look at every app each `interval` seconds, for ever. What rises does not wait for this."""
         try:
-            while True:
-                await asyncio.sleep(interval)
-                for app in list(apps()):
-                    self.tick(app)
+            async with aiohttp.ClientSession() as session:
+                while True:
+                    await asyncio.sleep(interval)
+                    for app in list(apps()):
+                        app.scheduled = _scheduled(app)
+                        self._read_gauge(app, session)
+                        self.tick(app)
         finally:
             for timer in self._rechecks.values():
                 timer.cancel()
+
+    def _read_gauge(self, app: App, session: aiohttp.ClientSession) -> None:
+        """Begin to ask the instances for the app's own metric; what they say is for a decision of its own."""
+        path, name = app.spec.autoscaling.metric_path, app.spec.autoscaling.metric_name
+        if path and name and app.app_id not in self._reading:
+            self._reading.add(app.app_id)
+            ready = {each.name: each.address for each in app.pool if each.state is State.READY}
+            self._tasks.create_task(self._gauge(app, gauges(session, ready, path, name)), name=f"gauge of {app.app_id}")
+
+    async def _gauge(self, app: App, reading: Awaitable[tuple[dict[str, float], dict[str, str]]]) -> None:
+        values, reasons = await reading
+        self._reading.discard(app.app_id)
+        why = "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
+        if why and not app.gauge_failure:
+            log.warning("gauge_unread", app=app.app_id, why=why)
+        app.gauge = sum(values.values()) / len(values) if values else None
+        app.gauge_failure = why
+        self.tick(app)
 
     def tick(self, app: App) -> Decision | None:
         """Decide about an app and act on it."""

@@ -144,7 +144,9 @@ async def test_a_stream_tells_of_decisions_and_states_from_now_to_the_end_of_the
 
         await it.get()
         wake = await events.heard("decision", reason="wake", before=0)
-        await events.heard("state", state="ready", instances_by_state={"starting": 0, "ready": 1, "draining": 0})
+        await events.heard(
+            "state", state="ready", instances_by_state={"starting": 0, "ready": 1, "draining": 0, "standby": 0}
+        )
         it.engine.remove_image("web")
         await it.settled()
         removed = await events.heard("removed")

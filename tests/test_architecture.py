@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "claim": ("core",),
     "registry": ("core", "engine"),
     "life": ("core", "engine", "probe"),
-    "scaler": ("core", "engine", "life"),
+    "scaler": ("core", "engine", "life", "scrape"),
     "control": ("core", "registry"),
     "proxy.*": ("core", "claim", "registry", "proxy"),
     "admin.*": ("control",),

@@ -158,7 +158,7 @@ async def test_who_watches_is_told_at_once_how_things_are() -> None:
         assert state == {
             "app_id": "web",
             "state": "ready",
-            "instances_by_state": {"starting": 0, "ready": 1, "draining": 0},
+            "instances_by_state": {"starting": 0, "ready": 1, "draining": 0, "standby": 0},
             "failure": "",
         }
 

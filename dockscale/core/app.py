@@ -107,6 +107,8 @@ class App:
         """Minimum by the schedule now; whoever knows the time of day sets it."""
         self.gauge: float | None = None
         """The app's own metric, on average over its ready instances; whoever asks them sets it."""
+        self.gauge_failure = ""
+        """Why some or all of them did not tell it."""
         self.room = UNBOUNDED
         """Instances that the host's budget has room for; whoever counts them all sets it."""
         self._minute = Window(WINDOW_S)
