@@ -441,9 +441,11 @@ def rollout(spec: AppSpec, load: Load, memory: Memory, now: float, revision: str
     room = min(high - load.held, load.room) + load.standby + load.warming
     may_start = now >= memory.retry_at
     start = min(missing, room) if may_start else 0
-    stop = min(load.stale, max(load.ready - want, 0) + (load.stale - load.stale_ready))
+    shunned = memory.shunned == revision
+    given_up = 0 if shunned else load.stale - load.stale_ready
+    stop = min(load.stale, max(load.ready - want, 0) + given_up)
     stuck = may_start and missing > 0 and room <= 0 and not (load.draining or load.spent or stop)
-    return Rollout(max(0, start), stop, 1 if stuck and memory.shunned != revision else 0)
+    return Rollout(max(0, start), stop, 1 if stuck and not shunned else 0)
 
 
 def after_failed_start(memory: Memory, now: float) -> Memory:

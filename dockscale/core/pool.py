@@ -342,8 +342,9 @@ class Pool:
 
     def bring_back(self, instance: Instance) -> None:
         """Count an instance that was set aside as starting again."""
-        instance.set_aside = False
+        instance.set_aside = instance.lost = False
         instance.state = State.STARTING
+        instance.acknowledged_at = None
         instance.why = ""
         instance.started_at = self._clock()
         self.launch(instance)

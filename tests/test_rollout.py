@@ -1,0 +1,176 @@
+"""From one template to the next, over the memory engine and real sockets: new ones first, and a way back."""
+
+import asyncio
+
+from dockscale.engine.memory import MemoryEngine, Program
+from tests.support.backend import backend
+from tests.support.world import ENABLED, World, prefixed, serving, until, world
+
+ONE = {"autoscaling.max_instances": "1", "startup_config.timeout": "0.3"}
+BROKEN = Program(backend, exits="cannot import name 'app'")
+
+
+def publish(it: World, labels: dict[str, str], program: Program) -> None:
+    it.engine.add_image("web", program, ENABLED | prefixed(labels))
+
+
+def running(it: World) -> list[str]:
+    return sorted(box.container.name for box in it.engine._boxes.values() if box.container.runs)
+
+
+async def ask_all_along(it: World, answers: list[tuple[int, str]]) -> None:
+    while True:
+        status, shown = await it.get()
+        answers.append((status, shown["instance"] if status == 200 else shown["message"]))
+
+
+async def test_a_new_version_is_ready_before_an_old_one_leaves() -> None:
+    gate = asyncio.Event()
+    async with world({"lazy": "false"}) as it:
+        await until(lambda: it.ready() == 1)
+        _, old = await it.get()
+
+        publish(it, {}, Program(backend, gate=gate))
+        await until(lambda: it.states() == {"ready": 1, "starting": 1})
+        assert (await it.get())[1]["instance"] == old["instance"]
+        gate.set()
+
+        await until(lambda: old["instance"] not in it.app().pool.instances)
+        assert it.states() == {"ready": 1}
+
+
+async def test_a_version_that_never_gets_ready_leaves_the_old_one_serving_and_says_so() -> None:
+    async with world({"lazy": "false"}) as it:
+        await until(lambda: it.ready() == 1)
+        _, old = await it.get()
+
+        publish(it, {}, BROKEN)
+        await until(lambda: it.app().stats.start_failures == 1)
+
+        assert (await it.get())[1]["instance"] == old["instance"]
+        assert "cannot import name 'app'" in it.app().rollout_failure
+        assert "cannot import name 'app'" in it.dockscale.control.explain("web")["rollout_failure"]
+
+
+async def test_the_next_version_that_does_get_ready_takes_over() -> None:
+    async with world({"lazy": "false"}) as it:
+        await until(lambda: it.ready() == 1)
+        _, old = await it.get()
+        publish(it, {}, BROKEN)
+        await until(lambda: it.app().stats.start_failures == 1)
+        it.clock.advance(120)
+
+        publish(it, {}, Program(backend))
+
+        await until(lambda: it.states() == {"ready": 1} and old["instance"] not in it.app().pool.instances)
+        assert it.app().rollout_failure == ""
+
+
+async def test_where_there_is_no_room_the_old_one_makes_room_and_no_request_is_lost() -> None:
+    async with world(ONE) as it:
+        _, old = await it.get()
+        answers: list[tuple[int, str]] = []
+        asking = asyncio.create_task(ask_all_along(it, answers))
+
+        publish(it, ONE, Program(backend, boot_s=0.05))
+        await until(lambda: it.states() == {"ready": 1} and old["instance"] not in it.app().pool.instances)
+        await until(lambda: answers and answers[-1][1] != old["instance"])
+        asking.cancel()
+
+        assert {status for status, _ in answers} == {200}
+        await until(lambda: len(it.engine._boxes) == 1)
+
+
+async def test_where_there_is_no_room_a_version_that_fails_gives_the_place_back_and_no_request_is_lost() -> None:
+    async with world(ONE) as it:
+        _, old = await it.get()
+        answers: list[tuple[int, str]] = []
+        asking = asyncio.create_task(ask_all_along(it, answers))
+
+        publish(it, ONE, BROKEN)
+        await until(lambda: it.app().memory.shunned and it.states() == {"ready": 1} and len(answers) > 9)
+        asking.cancel()
+
+        assert {status for status, _ in answers} == {200}
+        assert running(it) == [old["instance"]]
+        assert (await it.get())[1]["instance"] == old["instance"]
+        assert "cannot import name 'app'" in it.app().rollout_failure
+
+
+async def test_a_version_that_failed_in_an_old_ones_place_is_not_tried_there_again_but_the_next_is() -> None:
+    async with world(ONE) as it:
+        _, old = await it.get()
+        publish(it, ONE, BROKEN)
+        await until(lambda: it.app().memory.shunned and it.states() == {"ready": 1})
+        it.clock.advance(600)
+        it.tick()
+        assert running(it) == [old["instance"]]
+        assert it.states() == {"ready": 1}
+
+        publish(it, ONE, Program(backend))
+
+        await until(lambda: it.states() == {"ready": 1} and running(it) != [old["instance"]])
+        assert (await it.get())[0] == 200
+
+
+async def test_never_more_than_max_instances_run_while_versions_change() -> None:
+    labels = {"autoscaling.max_instances": "2", "autoscaling.min_instances": "2", "lazy": "false"}
+    async with world(labels) as it:
+        await until(lambda: it.ready() == 2)
+        most = 0
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                most = max(most, len(running(it)))
+                await asyncio.sleep(0.001)
+
+        watching = asyncio.create_task(watch())
+        for program in (Program(backend), BROKEN, Program(backend, boot_s=0.02)):
+            it.clock.advance(120)
+            publish(it, labels, program)
+            await asyncio.sleep(0.3)
+        it.clock.advance(120)
+        it.tick()
+        await until(lambda: it.states() == {"ready": 2} and not it.app().stale())
+        watching.cancel()
+
+        assert most == 2
+
+
+async def test_an_app_that_is_removed_while_one_is_set_aside_leaves_nothing() -> None:
+    gate = asyncio.Event()
+    labels = ONE | {"startup_config.timeout": "20"}
+    async with world(labels) as it:
+        await it.get()
+        publish(it, labels, Program(backend, gate=gate))
+        await until(lambda: it.app().aside)
+
+        it.engine.remove_image("web")
+
+        await until(lambda: not it.engine._boxes)
+
+
+async def test_spares_of_an_earlier_version_are_replaced_and_never_serve() -> None:
+    labels = {"autoscaling.standby_instances": "1"}
+    async with world(labels) as it:
+        await it.get()
+        await until(lambda: it.states() == {"ready": 1, "standby": 1})
+        old = set(it.app().pool.instances)
+
+        publish(it, labels, Program(backend))
+
+        await until(lambda: it.states() == {"ready": 1, "standby": 1} and not old & set(it.app().pool.instances))
+        assert (await it.get())[1]["instance"] not in old
+
+
+async def test_one_set_aside_is_removed_by_the_next_dockscale_if_this_one_is_killed() -> None:
+    engine = MemoryEngine()
+    engine.add_image("web", Program(backend), ENABLED | prefixed(ONE))
+    left = engine.add_container(
+        "web-1-ab12", "web", {"dockscale.managed": "true", "dockscale.instance-of": "web", "dockscale.revision": "old"}
+    )
+    await engine.start(left.id)
+    await engine.stop(left.id, 0.0)
+    async with serving(engine):
+        await until(lambda: not engine._boxes)
