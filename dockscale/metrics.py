@@ -63,6 +63,8 @@ def _gauges(apps: list[App]) -> Iterator[Metric]:
     waiting = GaugeMetricFamily("dockscale_waiting", "Requests in the line now.", labels=("app",))
     load = GaugeMetricFamily("dockscale_load", "Requests per minute and ready instance.", labels=("app",))
     target = GaugeMetricFamily("dockscale_load_target", "Requests per minute that one should serve.", labels=("app",))
+    crowd = GaugeMetricFamily("dockscale_concurrency", "In flight and waiting, averaged over 60 s.", labels=("app",))
+    own = GaugeMetricFamily("dockscale_app_gauge", "The app's own metric, per ready instance.", labels=("app",))
     for app in apps:
         now, counts = app.load(), app.pool.counts()
         for state in State:
@@ -71,7 +73,11 @@ def _gauges(apps: list[App]) -> Iterator[Metric]:
         waiting.add_metric((app.app_id,), now.waiting)
         load.add_metric((app.app_id,), now.per_instance)
         target.add_metric((app.app_id,), app.spec.autoscaling.target_requests_per_instance)
-    yield from (instances, in_flight, waiting, load, target)
+        if app.spec.autoscaling.target_concurrency is not None:
+            crowd.add_metric((app.app_id,), now.concurrency)
+        if now.gauge is not None:
+            own.add_metric((app.app_id,), now.gauge)
+    yield from (instances, in_flight, waiting, load, target, crowd, own)
 
 
 def _counters(apps: list[App]) -> Iterator[Metric]:
@@ -98,11 +104,13 @@ def _histograms(apps: list[App]) -> Iterator[Metric]:
     duration = HistogramMetricFamily("dockscale_request_duration_seconds", "From arrival to end.", labels=("app",))
     wait = HistogramMetricFamily("dockscale_queue_wait_seconds", "From arrival to a place.", labels=("app",))
     start = HistogramMetricFamily("dockscale_cold_start_seconds", "From decision to ready.", labels=("app",))
+    spare = HistogramMetricFamily("dockscale_standby_start_seconds", "From standby to ready.", labels=("app",))
     for app in apps:
         _add(duration, app, app.stats.duration)
         _add(wait, app, app.stats.queue_wait)
         _add(start, app, app.stats.cold_start)
-    yield from (duration, wait, start)
+        _add(spare, app, app.stats.standby_start)
+    yield from (duration, wait, start, spare)
 
 
 def _add(family: HistogramMetricFamily, app: App, histogram: Histogram) -> None:

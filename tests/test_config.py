@@ -38,6 +38,24 @@ def test_networks_are_listed_with_commas(monkeypatch: pytest.MonkeyPatch) -> Non
     assert Settings().trusted_proxies == [ip_network("10.0.0.0/8"), ip_network("::1")]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0", 0),
+        ("1048576", 2**20),
+        ("512m", 2**29),
+        ("8g", 2**33),
+        ("1.5G", 3 * 2**29),
+        ("2GiB", 2**31),
+        (" 64 kb", 2**16),
+    ],
+)
+def test_memory_is_written_as_for_docker(monkeypatch: pytest.MonkeyPatch, text: str, expected: int) -> None:
+    monkeypatch.setenv("DOCKSCALE_MEMORY_BUDGET", text)
+
+    assert Settings().memory_budget == expected
+
+
 def test_the_admin_port_is_for_this_machine_unless_told_otherwise() -> None:
     assert Settings().admin_host == "127.0.0.1"
 
@@ -58,6 +76,9 @@ def test_the_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PORT", "http"),
         ("ADMIN_PORT", "70000"),
         ("INTERVAL", "0"),
+        ("MEMORY_BUDGET", "lots"),
+        ("MEMORY_BUDGET", "-1g"),
+        ("MAX_INSTANCES", "-1"),
         ("LOG_LEVEL", "loud"),
         ("TRUSTED_PROXIES", "home"),
     ],

@@ -1,5 +1,6 @@
 """What Prometheus reads, through its own parser."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +22,11 @@ NAMES = {
     "dockscale_apps_invalid", "dockscale_build_info",
     *(
         f"dockscale_{what}_seconds_{part}"
-        for what in ("request_duration", "queue_wait", "cold_start")
+        for what in ("request_duration", "queue_wait", "cold_start", "standby_start")
         for part in ("bucket", "count", "sum")
     ),
 }  # fmt: skip
+NOT_OF_EVERY_APP = {"dockscale_concurrency", "dockscale_app_gauge"}
 
 
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
@@ -71,7 +73,20 @@ async def test_the_promised_names_are_there_and_labels_are_few() -> None:
 def test_the_page_about_metrics_names_them_all() -> None:
     told = set(re.findall(r"^\| `(dockscale_\w+)`", PAGE.read_text(), re.MULTILINE))
 
-    assert told == {re.sub(r"_(bucket|count|sum)$", "", name) for name in NAMES}
+    assert told == NOT_OF_EVERY_APP | {re.sub(r"_(bucket|count|sum)$", "", name) for name in NAMES}
+
+
+async def test_what_an_app_is_scaled_by_besides_requests_is_told_where_it_is_known() -> None:
+    async with world({"autoscaling.target_concurrency": "5"}) as it:
+        it.app().gauge = 7.5
+        slow = asyncio.create_task(it.get("/slow?s=0.2"))
+        await until(lambda: it.app().pool.in_flight)
+
+        samples = await scraped(it)
+        await slow
+
+    assert value(samples, "concurrency") > 0
+    assert value(samples, "app_gauge") == 7.5
 
 
 async def test_requests_are_counted_by_the_code_that_the_client_got() -> None:
