@@ -111,10 +111,10 @@ class Scaler:
         timer = self._rechecks.pop(app.app_id, None)
         if timer is not None:
             timer.cancel()
-        wait = decision.recheck_at - self._clock()
-        if wait > 0:
-            loop = asyncio.get_running_loop()
-            self._rechecks[app.app_id] = loop.call_later(wait, self.tick, app)
+        if decision.recheck_at:
+            # Never at once: a timer may come a little early, and would then be set again for no time at all.
+            wait = max(0.001, decision.recheck_at - self._clock())
+            self._rechecks[app.app_id] = asyncio.get_running_loop().call_later(wait, self.tick, app)
 
     def _roll(self, app: App, decision: Decision) -> None:
         if not decision.load.stale:
