@@ -37,13 +37,14 @@ class _SpareFailed(Exception):
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ahead:
-    """A copy that was created before anybody wanted it, and not started."""
+    """A copy that is created before anybody wants it, and not started."""
 
     name: str
-    container_id: str
     revision: str
+    container_id: str = ""
+    """Empty until it is there."""
 
 
 class Lives:
@@ -90,7 +91,7 @@ class Lives:
     def copy_ahead(self, app: App) -> None:
         """Create a copy for the next start, unless there is one; it waits for nobody."""
         if app.app_id not in self.ahead:
-            ahead = Ahead(free_name(app), "", app.template.id)
+            ahead = Ahead(free_name(app), app.template.id)
             self.keep_ahead(app, ahead)
             self._tasks.create_task(self._copy_ahead(app, ahead), name=f"ahead {ahead.name}")
 
@@ -230,23 +231,28 @@ class Lives:
 
     async def _run(self, app: App, instance: Instance, container_id: str | None) -> Container:
         async with self._starts:
-            instance.container_id = container_id or await self._copy(app, instance.name, instance.revision)
+            if container_id is None:
+                await self._copy(app, instance)
+            else:
+                instance.container_id = container_id
             try:
                 await self._engine.start(instance.container_id)
             except NotFound:
-                if not (container_id and instance.managed and instance.revision == app.template.id):
+                if container_id is None or not instance.managed or instance.revision != app.template.id:
                     raise
                 # The copy made ahead was removed by hand.
-                instance.container_id = await self._copy(app, instance.name, instance.revision)
+                await self._copy(app, instance)
                 await self._engine.start(instance.container_id)
             instance.acknowledged_at = self._clock()
             return await self._engine.inspect(instance.container_id)
 
-    async def _copy(self, app: App, name: str, revision: str) -> str:
-        labels = {ENABLE: "true", MANAGED: "true", INSTANCE_OF: app.app_id, REVISION: revision}
+    async def _copy(self, app: App, instance: Instance | Ahead) -> None:
+        """Create the container of an instance, or of one to come, from the template as it is now."""
+        instance.revision = app.template.id
+        labels = {ENABLE: "true", MANAGED: "true", INSTANCE_OF: app.app_id, REVISION: instance.revision}
         if app.memory.last_down is not None:
             labels[LAST_DOWN] = f"{time.time() - (self._clock() - app.memory.last_down):.0f}"
-        return await self._engine.clone(app.template, name, labels)
+        instance.container_id = await self._engine.clone(app.template, instance.name, labels)
 
     def host_of(self, container: Container) -> str:
         """Where a container is reached; empty if nowhere."""
@@ -345,16 +351,13 @@ class Lives:
 
     async def _copy_ahead(self, app: App, ahead: Ahead) -> None:
         try:
-            container_id = await self._copy(app, ahead.name, ahead.revision)
+            await self._copy(app, ahead)
         except EngineError as error:
             log.debug("copy_ahead_failed", app=app.app_id, error=str(error))
-            container_id = ""
-        if self.ahead.get(app.app_id) is ahead and container_id and not app.retired:
-            self.ahead[app.app_id] = Ahead(ahead.name, container_id, ahead.revision)
-            return
-        if self.ahead.get(app.app_id) is ahead:
-            del self.ahead[app.app_id]
-        await self._drop(ahead.name, container_id)
+            if self.ahead.get(app.app_id) is ahead:
+                del self.ahead[app.app_id]
+        if self.ahead.get(app.app_id) is not ahead:  # nobody wants it any more
+            await self._drop(ahead.name, ahead.container_id)
 
     async def _drop(self, name: str, container_id: str) -> None:
         try:

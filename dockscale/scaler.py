@@ -88,7 +88,7 @@ class Scaler:
         if app.retired:
             self._settle_aside(app)
             return None
-        app.room = self._host.room(app.template.memory)
+        self._measure_room(app)
         decision = app.decide()
         leaving = victims(app.pool.candidates(), decision.stop, self._clock())
         for instance in leaving:
@@ -106,6 +106,9 @@ class Scaler:
         self._make_room(app, decision)
         return decision
 
+    def _measure_room(self, app: App) -> None:
+        app.room = self._host.room(app.template.memory)
+
     def _recheck(self, app: App, decision: Decision) -> None:
         """Look again when what holds a scale-up back is over: load must not wait for the next tick."""
         timer = self._rechecks.pop(app.app_id, None)
@@ -119,6 +122,7 @@ class Scaler:
     def _roll(self, app: App, decision: Decision) -> None:
         if not decision.load.stale:
             return
+        self._measure_room(app)
         step = rollout(app.spec, app.load(), app.memory, self._clock(), app.template.id)
         stale = app.stale()
         for instance in stale[: step.stop]:
@@ -155,6 +159,7 @@ class Scaler:
         if not (app.spec.autoscaling.standby_instances or decision.load.standby or decision.load.spent):
             self._copy_ahead(app)
             return
+        self._measure_room(app)
         step = stock(app.spec, app.load(), app.memory, self._clock())
         now = self._clock()
         spares = app.pool.spares()
@@ -172,8 +177,10 @@ class Scaler:
         ahead = self._lives.ahead.get(app.app_id)
         if ahead is not None and ahead.revision != app.template.id:
             self._lives.drop_ahead(app)
+        if not (self._create_ahead and app.memory.warm) or app.app_id in self._lives.ahead:
+            return
         busy = app.pool.counts()[State.STARTING] or self._clock() < app.memory.retry_at
-        if self._create_ahead and app.memory.warm and not busy and not _startable(app, self._lives.tended):
+        if not busy and not _is_all_there_can_be(app):
             self._lives.copy_ahead(app)
 
     def _make_room(self, app: App, decision: Decision) -> None:
@@ -233,7 +240,7 @@ class Scaler:
         elif not container.managed or container.state == "removing":
             return
         elif container.state == "created" and self._is_ahead(app, container):
-            self._lives.keep_ahead(app, Ahead(container.name, container.id, app.template.id))
+            self._lives.keep_ahead(app, Ahead(container.name, app.template.id, container.id))
         else:
             self.discard(container)
 
@@ -310,8 +317,8 @@ class Scaler:
         ago = self._clock() - time.time()
         up = min(self._clock(), container.created + ago)
         down = None
-        if LAST_DOWN in container.labels:
-            down = min(self._clock(), float(container.labels[LAST_DOWN]) + ago)
+        if container.labels.get(LAST_DOWN, "").isdecimal():
+            down = min(self._clock(), int(container.labels[LAST_DOWN]) + ago)
         memory = app.memory
         app.memory = replace(memory, last_up=_later(memory.last_up, up), last_down=_later(memory.last_down, down))
 
@@ -338,6 +345,11 @@ def _startable(app: App, tended: set[str]) -> bool:
         and template.name not in app.pool.instances
         and template.name not in tended
     )
+
+
+def _is_all_there_can_be(app: App) -> bool:
+    """Tell whether there will never be a copy, since the labelled container is the one instance."""
+    return isinstance(app.template, Container) and app.spec.bounds[1] == 1
 
 
 def _pinned(template: object) -> bool:

@@ -60,6 +60,15 @@ async def test_a_spare_of_another_app_gives_way() -> None:
         assert it.states("one") == {}
 
 
+async def test_the_apps_own_spares_stay_within_the_budget_too() -> None:
+    spares = {"autoscaling.standby_instances": "3", "autoscaling.min_instances": "2"}
+    async with serving(engine_with(one=spares), max_instances=3) as it:
+        await it.get(app_id="one")
+
+        await until(lambda: it.states("one") == {"ready": 2, "standby": 1})
+        assert it.engine.starts == 3
+
+
 async def test_an_idle_instance_of_a_less_important_app_gives_way_and_a_busy_one_does_not() -> None:
     apps = {"low": {"priority": "-1"}, "high": {"autoscaling.queue_timeout": "0.3"}}
     async with serving(engine_with(**apps), max_instances=1) as it:
