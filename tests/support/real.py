@@ -29,9 +29,11 @@ class Real:
             image, name=self.named(name), labels={**ENABLED, **self.labels, **(labels or {})}, **more
         )
 
-    def build(self, name: str, labels: Mapping[str, str], base: str = PROBE) -> str:
+    def build(
+        self, name: str, labels: Mapping[str, str], base: str = PROBE, environment: Mapping[str, str] | None = None
+    ) -> str:
         """Build an image that carries the test's label; its name is returned."""
-        lines = [f"FROM {base}"]
+        lines = [f"FROM {base}", *(f"ENV {key}={value}" for key, value in (environment or {}).items())]
         lines += [f"LABEL {key}={value!r}" for key, value in {**ENABLED, **self.labels, **labels}.items()]
         tag = self.named(name)
         self.client.images.build(fileobj=io.BytesIO("\n".join(lines).encode()), tag=tag, rm=True)
