@@ -83,7 +83,7 @@ async def test_explain_tells_the_story_newest_first(web: World, capsys: pytest.C
     told = shown.partition("decisions, newest first\n")[2].splitlines()
     ages = [float(line.split()[0]) for line in told]
     assert ages == sorted(ages)
-    assert any("1 requests wait and no instance is ready" in line for line in told)
+    assert any("1 request waits and no instance is ready" in line for line in told)
 
 
 async def test_explain_shows_as_many_decisions_as_asked_for(web: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,7 +233,7 @@ async def test_explain_goes_on_with_each_decision_as_it_comes_until_ctrl_c(web: 
     assert first == "web: asleep, from image web\n"
     assert "s ago" in shown
     assert re.fullmatch(
-        r"  \d\d:\d\d:\d\d  wake {6}0 → 1 instances: 1 requests wait and no instance is ready\.\n", wake
+        r"  \d\d:\d\d:\d\d  wake {6}0 → 1 instances: 1 request waits and no instance is ready\.\n", wake
     )
     assert (process.returncode, err) == (0, b"")
 

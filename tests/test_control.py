@@ -74,7 +74,7 @@ async def test_decisions_are_told_newest_first_and_why() -> None:
 
         [wake] = [each for each in told if each["reason"] == "wake" and each["before"] == 0]
         assert wake["instances"] == 1
-        assert "1 requests wait and no instance is ready" in wake["explanation"]
+        assert "1 request waits and no instance is ready" in wake["explanation"]
         assert told[0]["ago_s"] < 10 <= wake["ago_s"]
         assert (told[0]["reason"], told[0]["held_by"]) == ("quiet", ["min_instances"])
         assert [each["ago_s"] for each in told] == sorted(each["ago_s"] for each in told)

@@ -1,6 +1,6 @@
 """A decision in words and numbers. Nothing is computed here that the decision does not already hold."""
 
-from dockscale.core.load import Load
+from dockscale.core.load import BURST_S, WINDOW_S, Load
 from dockscale.core.policy import Decision, Held, Reason, bounds
 from dockscale.core.spec import AppSpec
 
@@ -41,7 +41,7 @@ def _why(decision: Decision, spec: AppSpec) -> str:
         case Reason.ASLEEP:
             return "asleep, and nobody asks for it"
         case Reason.WAKE:
-            return f"{load.waiting} requests wait and no instance is ready"
+            return f"{_wait(load)} and no instance is ready"
         case Reason.MINIMUM:
             return f"fewer than min_instances ({spec.bounds[0]})"
         case Reason.SCHEDULE:
@@ -55,13 +55,11 @@ def _why(decision: Decision, spec: AppSpec) -> str:
         case Reason.METRIC:
             return f"{_gauge(load, spec)}, above scale_up_threshold × {scaling.metric_target:g}"
         case Reason.BURST:
-            rate = f"{load.burst} requests in the last 6 s = {load.burst * 10} per minute"
-            crowd = f" and {load.crowd:.1f} at once in the last second" if scaling.target_concurrency else ""
-            return f"{rate}{crowd}, at least twice what {load.ready} ready should serve"
+            return f"{_sudden(load, spec)}, at least twice what {load.ready} ready should have"
         case Reason.NO_PLACE:
             line = f", which would take {load.line_s:.1f} s" if load.line_s else ""
             fill = f"{load.in_flight} fill the {load.ready} ready (max_concurrency)"
-            return f"{load.waiting} requests wait{line}, and {fill}"
+            return f"{_wait(load)}{line}, and {fill}"
         case Reason.QUIET:
             return f"{now}, below {down:g} (scale_down_threshold × target){_others(load, spec)}"
         case Reason.IDLE:
@@ -72,6 +70,19 @@ def _why(decision: Decision, spec: AppSpec) -> str:
         case Reason.STEADY:
             steady = f"{now}, between {down:g} and {up:g}{_others(load, spec)}"
             return steady if load.ready else f"{load.starting} starting"
+
+
+def _wait(load: Load) -> str:
+    return "1 request waits" if load.waiting == 1 else f"{load.waiting} requests wait"
+
+
+def _sudden(load: Load, spec: AppSpec) -> str:
+    """Whichever of the short windows asks for more."""
+    scaling, rate = spec.autoscaling, load.burst * WINDOW_S // BURST_S
+    target = scaling.target_concurrency
+    if target and load.crowd / target > rate / scaling.target_requests_per_instance:
+        return f"{load.crowd:.1f} at once in the last second"
+    return f"{load.burst} requests in the last 6 s = {rate} per minute"
 
 
 def _others(load: Load, spec: AppSpec) -> str:
