@@ -5,7 +5,7 @@ import os
 from setuptools import setup
 
 HOT = (
-    "core/load", "core/balance", "core/pool", "core/routes", "core/app",
+    "core/load", "core/balance", "core/pool", "core/routes", "core/policy", "core/app",
     "proxy/wire", "proxy/fields", "proxy/peer", "proxy/listener", "proxy/upstream", "proxy/tunnel", "proxy/replies",
     "proxy/exchange", "proxy/entry",
 )  # fmt: skip

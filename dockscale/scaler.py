@@ -59,8 +59,9 @@ class Scaler:
                     await asyncio.sleep(interval)
                     for app in list(apps()):
                         app.scheduled = _scheduled(app)
-                        self._read_gauge(app, session)
-                        self.tick(app)
+                        if not app.at_rest:
+                            self._read_gauge(app, session)
+                            self.tick(app)
         finally:
             for timer in self._rechecks.values():
                 timer.cancel()

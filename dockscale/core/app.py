@@ -15,6 +15,7 @@ from dockscale.core.policy import (
     Decision,
     Held,
     Memory,
+    Reason,
     after_failed_spare,
     after_failed_start,
     after_good_spare,
@@ -162,6 +163,13 @@ class App:
     def leave(self) -> None:
         """Note the end of a request, from which idle time is counted."""
         self._busy_at = self._clock()
+
+    @property
+    def at_rest(self) -> bool:
+        """It sleeps, nobody asks for it, and no time that passes can change that."""
+        asleep = self.decision is not None and self.decision.reason is Reason.ASLEEP
+        spares = self.memory.warm and self.spec.autoscaling.standby_instances > 0
+        return asleep and not (spares or self.pool.instances or self.pool.waiting or self.scheduled)
 
     def check(self) -> None:
         """Spare a request a wait that is known to be in vain.

@@ -130,8 +130,8 @@ def decide(spec: AppSpec, load: Load, memory: Memory, now: float) -> tuple[Decis
         decision = Decision(now, wanted, have, reason, (), load)
     if decision.stop and spec.autoscaling.standby_instances:
         decision = replace(decision, park=_to_park(spec, decision, memory))
-    elif not (decision.start or decision.recheck_at):
-        decision = replace(decision, recheck_at=_soon(spec, load, now))
+    elif not (decision.start or decision.recheck_at) and (soon := _soon(spec, load, now)):
+        decision = replace(decision, recheck_at=soon)
     return _replaced(decision, memory) if memory.gone else (decision, memory)
 
 
@@ -161,7 +161,7 @@ def _remember(spec: AppSpec, load: Load, memory: Memory, now: float) -> Memory:
     below = _quiet(spec, load)
     below_since = (memory.below_since if memory.below_since is not None else now) if below else None
     in_burst = memory.in_burst
-    if _burst_wish(spec, load):
+    if _burst_wish(spec, load, load.ready):
         in_burst = True
     elif in_burst and below_since is not None and now - below_since >= WINDOW_S:
         in_burst = False
@@ -206,7 +206,7 @@ def bounds(spec: AppSpec, load: Load) -> tuple[int, int]:
 
 def _busiest(spec: AppSpec, load: Load) -> tuple[int, Reason]:
     """The largest wish of all. In a tie, what waits for no cooldown counts."""
-    burst = _burst_wish(spec, load)
+    burst = _burst_wish(spec, load, load.ready)
     wishes = [(_place_wish(spec, load), Reason.NO_PLACE), (burst, Reason.BURST)]
     for amount, up, _, reason in _measures(spec, load):
         wishes.append((ceil(amount / up), Reason.BURST if burst else reason))
@@ -238,16 +238,16 @@ def _needed(spec: AppSpec, load: Load) -> int:
     return max(places, *(ceil(amount / up) for amount, up, _, _ in _measures(spec, load)))
 
 
-def _burst_wish(spec: AppSpec, load: Load) -> int:
-    """What the shortest windows alone ask for, or 0 if that is not at least twice what those ready should serve."""
-    if load.ready == 0:
+def _burst_wish(spec: AppSpec, load: Load, ready: int) -> int:
+    """What the shortest windows alone ask for, or 0 if that is not at least twice what so many ready should have."""
+    if ready == 0 or not (load.burst >= BURST_REQUESTS or load.crowd):
         return 0
     scaling = spec.autoscaling
     rate = load.burst * (WINDOW_S / BURST_S) if load.burst >= BURST_REQUESTS else 0.0
     shares = [rate / scaling.up_line]
     if scaling.target_concurrency:
         shares.append(load.crowd / (scaling.scale_up_threshold * scaling.target_concurrency))
-    return ceil(max(shares)) if max(shares) >= BURST_FACTOR * load.ready else 0
+    return ceil(max(shares)) if max(shares) >= BURST_FACTOR * ready else 0
 
 
 def _places(spec: AppSpec, load: Load) -> int:
@@ -337,7 +337,7 @@ def _quieter(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int)
         instances = min(low, have)
         held.append(Held.MIN_INSTANCES)
     needed = _needed(spec, load)
-    while needed < have and _burst_wish(spec, replace(load, ready=needed)) > needed:
+    while needed < have and _burst_wish(spec, load, needed) > needed:
         needed += 1
     if instances < needed:
         instances = min(needed, have)

@@ -617,3 +617,32 @@ def test_a_histogram_adds_up() -> None:
 
 def test_an_app_reads_as_a_status_line() -> None:
     assert repr(app_of(ManualClock(), "a")) == "<App web <Pool ready=1 | in_flight=0 waiting=0>>"
+
+
+# Who need not be looked at.
+
+
+def test_an_app_that_sleeps_and_that_nobody_asks_for_is_at_rest() -> None:
+    app = app_of(ManualClock())
+    before = app.at_rest
+    app.decide()
+
+    assert (before, app.at_rest) == (False, True)
+
+
+def test_an_app_that_somebody_or_some_time_asks_for_is_not_at_rest() -> None:
+    asked, timed = app_of(ManualClock()), app_of(ManualClock())
+    for app in (asked, timed):
+        app.decide()
+    waiting(asked)
+    timed.scheduled = 1
+
+    assert (asked.at_rest, timed.at_rest) == (False, False)
+
+
+def test_an_app_whose_spares_came_to_nothing_is_not_at_rest() -> None:
+    app = app_of(ManualClock(), standby_instances=1)
+    app.memory = Memory(warm=True)
+    app.decide()
+
+    assert not app.at_rest
