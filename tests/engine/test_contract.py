@@ -246,6 +246,28 @@ async def test_what_is_not_there_is_not_found(hands: Hands) -> None:
         await hands.engine.logs(nobody, 5)
 
 
+async def test_whoever_is_told_of_a_pause_finds_it_in_the_listing(hands: Hands) -> None:
+    made = hands.create("app", ENABLED)
+    await hands.engine.start(made)
+    listed: list[str] = []
+
+    async def listen() -> None:
+        async for _ in hands.engine.events():
+            container = await found(hands, made)
+            listed.append(container.state if container else "")
+
+    listening = asyncio.create_task(listen())
+    await until(lambda: listed[-1:] == ["running"], "it is seen to run")
+    for _ in range(8):
+        await hands.engine.pause(made)
+        await until(lambda: listed[-1:] == ["paused"], "it is seen to be paused")
+        await hands.engine.unpause(made)
+        await until(lambda: listed[-1:] == ["running"], "it is seen to run on")
+
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
 async def test_events_begin_with_resync_and_tell_of_every_change(hands: Hands) -> None:
     told: list[Event] = []
 
