@@ -100,6 +100,33 @@ async def test_other_containers_do_not_wake_anyone(real: Real) -> None:
     await engine.close()
 
 
+@pytest.mark.engine
+async def test_a_container_taken_off_its_network_is_told_of(real: Real) -> None:
+    network = real.client.networks.create(real.named("net"), labels=real.labels)
+    told: list[Event] = []
+    engine = DockerEngine(only=real.label)
+
+    async def listen() -> None:
+        async for event in engine.events():
+            told.append(event)
+
+    listening = asyncio.create_task(listen())
+    await until(lambda: told)
+    made = real.create("app", network=network.name)
+    made.start()
+    await until(lambda: len(told) >= 3, "its creation and its start are told")
+    before = await engine.inspect(str(made.id))
+    so_far = len(told)
+    network.disconnect(made)
+    await until(lambda: len(told) > so_far, "something is told")
+
+    assert before.addresses.keys() == {network.name}
+    assert not (await engine.inspect(str(made.id))).addresses
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    await engine.close()
+
+
 async def test_an_engine_that_is_not_there_is_away_and_asked_again() -> None:
     engine = DockerEngine("unix:///nowhere/docker.sock")
     events = engine.events()

@@ -127,3 +127,16 @@ def eject(it: World, name: str = "") -> Instance:
 
 def prefixed(labels: dict[str, str]) -> dict[str, str]:
     return {f"dockscale.{name}": value for name, value in labels.items()}
+
+
+async def appears(it: World, app_id: str) -> None:
+    await until(lambda: app_id in it.dockscale.registry.apps, f"{app_id} is found")
+
+
+async def keep_asking(it: World, app_id: str, stop: asyncio.Event, path: str = "/") -> list[int]:
+    """Ask one request after the other until `stop`; the statuses of all."""
+    statuses = []
+    while not stop.is_set():
+        statuses.append((await it.get(path, app_id))[0])
+        await asyncio.sleep(0.005)
+    return statuses
