@@ -258,8 +258,8 @@ def _places(spec: AppSpec, load: Load) -> int:
 
 def _place_wish(spec: AppSpec, load: Load) -> int:
     """As many as keep the line shorter than a start would take: others would come too late for those who wait."""
-    enough = _places(spec, load)
-    if not load.waiting or enough <= load.ready or not load.start_s:
+    enough = _places(spec, load) if load.waiting else 0
+    if enough <= load.ready or not load.start_s:
         return enough
     patience = line_patience(load)
     if load.line_s > patience:

@@ -695,6 +695,13 @@ def test_an_app_that_goes_down_without_sleeping_keeps_its_minimum(spec: AppSpec,
         assert load.in_flight == load.waiting == 0 or load.have == 0
 
 
+@given(spec=specs(), load=loads(), memory=MEMORIES)
+def test_nothing_is_started_for_a_line_that_is_not_there(spec: AppSpec, load: Load, memory: Memory) -> None:
+    decision, _ = decide(spec, load, memory, NOW)
+
+    assert load.waiting or decision.reason is not Reason.NO_PLACE
+
+
 @given(spec=specs(), load=loads(), memory=MEMORIES, more=st.integers(0, 500), short=st.booleans())
 def test_more_requests_never_want_fewer_instances(
     spec: AppSpec, load: Load, memory: Memory, more: int, short: bool
