@@ -380,7 +380,7 @@ def _to_park(spec: AppSpec, decision: Decision, memory: Memory) -> int:
     """How many of those that leave fill up what is missing on standby."""
     load = decision.load
     missing = _spares_wanted(spec, decision.instances) - load.standby - load.warming - load.parking
-    return max(0, min(missing, load.ready, decision.stop))
+    return max(0, min(missing, load.ready, decision.stop - load.starting))  # starting ones go first, and end
 
 
 def _spares_wanted(spec: AppSpec, have: int) -> int:

@@ -500,6 +500,38 @@ def test_an_app_that_slept_wakes_with_the_next_request() -> None:
     assert told(story.at(1, waiting=1, requests=1)) == (1, 0, Reason.WAKE, ())
 
 
+# To and from standby.
+
+
+@pytest.mark.parametrize(
+    ("facts", "stop", "park"),
+    [
+        ({"ready": 8}, 4, 2),
+        ({"ready": 8, "standby": 1}, 4, 1),
+        ({"ready": 8, "warming": 1, "draining": 1, "parking": 1}, 4, 0),
+        ({"ready": 8, "spent": 2}, 4, 2),
+        ({"ready": 3, "starting": 2}, 2, 0),
+        ({"ready": 5, "starting": 3}, 4, 1),
+        ({"ready": 8, "idle_s": 99.0}, 8, 2),
+        ({"ready": 12, "requests": 999}, 2, 0),
+    ],
+    ids=[
+        "both",
+        "one",
+        "none is missing",
+        "in place of spent ones",
+        "starting ones end",
+        "one of them",
+        "sleep",
+        "max",
+    ],
+)
+def test_what_leaves_goes_to_standby_as_far_as_spares_are_missing(facts: dict[str, Any], stop: int, park: int) -> None:
+    decision = Story(app(standby_instances=2, stop_after_inactive=60)).at(0, **facts)
+
+    assert (decision.stop, decision.park) == (stop, park)
+
+
 # From one template to the next.
 
 
