@@ -233,9 +233,11 @@ def _measures(spec: AppSpec, load: Load) -> list[tuple[float, float, float, Reas
 
 
 def _needed(spec: AppSpec, load: Load) -> int:
-    """The fewest instances at which what is measured would not ask for another one."""
-    places = _places(spec, load)
-    return max(places, *(ceil(amount / up) for amount, up, _, _ in _measures(spec, load)))
+    """The fewest instances at which neither what is measured nor a burst would ask for another one."""
+    needed = max(_places(spec, load), *(ceil(amount / up) for amount, up, _, _ in _measures(spec, load)))
+    while needed < load.have and _burst_wish(spec, replace(load, ready=needed)) > needed:
+        needed += 1
+    return needed
 
 
 def _burst_wish(spec: AppSpec, load: Load) -> int:
@@ -337,8 +339,6 @@ def _quieter(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int)
         instances = min(low, have)
         held.append(Held.MIN_INSTANCES)
     needed = _needed(spec, load)
-    while needed < have and _burst_wish(spec, replace(load, ready=needed)) > needed:
-        needed += 1
     if instances < needed:
         instances = min(needed, have)
         held.append(Held.WOULD_FLAP)

@@ -572,6 +572,12 @@ def test_an_app_of_which_nothing_is_needed_just_lets_the_earlier_ones_go() -> No
     assert rollout(app(min_instances=0), load(ready=2, stale=2, stale_ready=2), AWAKE, 0.0, "new") == Rollout(0, 2)
 
 
+def test_a_rollout_leaves_as_many_as_a_burst_needs() -> None:
+    facts = load(ready=5, stale=5, stale_ready=5, requests=45, burst=45)
+
+    assert rollout(app(), facts, Memory(awake=True, in_burst=True), 0.0, "new") == Rollout(3, 2)
+
+
 def test_an_open_socket_keeps_one_instance_through_a_rollout() -> None:
     facts = load(ready=1, stale=1, stale_ready=1, in_flight=1)
 
