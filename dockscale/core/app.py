@@ -122,10 +122,14 @@ class App:
         self._quiet_until = 0.0
         self._adopted = False
         self.memory = Memory(awake=not spec.lazy, warm=not spec.lazy)
+        self.template = template
         self.follow(spec, template)
 
     def follow(self, spec: AppSpec, template: Template) -> None:
-        """Go on with new settings, or a new template to make instances from."""
+        """Go on with new settings, or a new template to make instances from, of which nothing bad is known yet."""
+        if template.id != self.template.id:
+            self.rollout_failure = ""
+            self.memory = replace(self.memory, shunned="")
         self.spec = spec
         self.template = template
         self.pool.measure(spec.autoscaling.target_concurrency is not None)

@@ -460,6 +460,55 @@ def test_a_start_that_works_forgets_the_failure() -> None:
     assert app.stats.start_failures == 1
 
 
+def rolling(*old: str) -> App:
+    """An app whose template has just changed."""
+    app = app_of(ManualClock(), *old)
+    app.follow(app.spec, Container(id="v2", name="web"))
+    return app
+
+
+def test_why_a_new_template_does_not_get_ready_is_told_until_it_does() -> None:
+    app = rolling("a")
+    app.start_failed("b: it exited at once", Instance("b", revision="v2"))
+    assert app.rollout_failure == "b: it exited at once"
+    app.started(Instance("a2", revision="v1"))
+    assert app.rollout_failure == "b: it exited at once"
+    app.started(Instance("c", revision="v2"))
+
+    assert app.rollout_failure == ""
+
+
+def test_a_start_that_fails_is_no_failed_rollout_if_there_is_nothing_to_replace() -> None:
+    new, old = rolling(), rolling("a")
+    new.start_failed("b: it exited at once", Instance("b", revision="v2"))
+    old.start_failed("b: it exited at once", Instance("b", revision="v1"))
+
+    assert (new.rollout_failure, old.rollout_failure) == ("", "")
+
+
+def test_those_set_aside_are_something_to_replace_and_to_wait_for() -> None:
+    app = rolling()
+    app.aside.append(Instance("a", revision="v1"))
+    turn = waiting(app)
+    app.start_failed("b: it exited at once", Instance("b", revision="v2"))
+    app.shun()
+
+    assert (app.rollout_failure, app.memory.shunned) == ("b: it exited at once", "v2")
+    assert turn.error is None
+
+
+@pytest.mark.parametrize("next_template", ["v1", "v3"], ids=["the one before", "one more"])
+def test_what_is_known_of_a_template_that_failed_is_not_held_against_the_next(next_template: str) -> None:
+    app = rolling("a")
+    app.start_failed("b: it exited at once", Instance("b", revision="v2"))
+    app.shun()
+    app.follow(spec_of(min_instances=1), Container(id="v2", name="web"))
+    assert (app.rollout_failure, app.memory.shunned) == ("b: it exited at once", "v2")
+    app.follow(app.spec, Container(id=next_template, name="web"))
+
+    assert (app.rollout_failure, app.memory.shunned) == ("", "")
+
+
 def test_a_retired_app_gives_no_places() -> None:
     app = app_of(ManualClock())
     turn = waiting(app)
