@@ -60,6 +60,10 @@ class Held(StrEnum):
     NO_METRIC = "no_metric"
 
 
+ENDS_WITH_A_CHANGE = frozenset({Held.STARTING, Held.DRAINING, Held.BACKOFF, Held.HOST_BUDGET})
+"""What holds until something happens that brings the next decision by itself: none before is of use."""
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What earlier decisions leave behind. Times are seconds on the caller's clock."""
@@ -130,22 +134,22 @@ def decide(spec: AppSpec, load: Load, memory: Memory, now: float) -> tuple[Decis
         decision = Decision(now, wanted, have, reason, (), load)
     if decision.stop and spec.autoscaling.standby_instances:
         decision = replace(decision, park=_to_park(spec, decision, memory))
-    elif not (decision.start or decision.recheck_at):
-        decision = replace(decision, recheck_at=_soon(spec, load, now))
+    elif ENDS_WITH_A_CHANGE.isdisjoint(decision.held_by):
+        decision = replace(decision, recheck_at=_soon(spec, decision))
     return _replaced(decision, memory) if memory.gone else (decision, memory)
 
 
-def _soon(spec: AppSpec, load: Load, now: float) -> float:
-    """When what is only beginning now will have lasted long enough to count, if it lasts (0: nothing has begun)."""
-    if load.have >= spec.bounds[1] or load.ready == 0:
-        return 0.0
-    times = []
-    if load.waiting and load.lined_up_s < (patience := line_patience(load)):
-        times.append(now + patience - load.lined_up_s)
-    if target := spec.autoscaling.target_concurrency:
-        share = (load.in_flight + load.waiting) / (spec.autoscaling.scale_up_threshold * target * load.ready)
-        if share > 1:
-            times.append(now + (CROWD_CHECK_S if share >= BURST_FACTOR else CROWD_S))
+def _soon(spec: AppSpec, decision: Decision) -> float:
+    """When a cooldown is over, or what is only beginning will have lasted long enough to count (0: neither)."""
+    load = decision.load
+    times = [decision.recheck_at] if decision.recheck_at else []
+    if load.ready and decision.instances < spec.bounds[1]:
+        if load.waiting and load.lined_up_s < (patience := line_patience(load)):
+            times.append(decision.at + patience - load.lined_up_s)
+        if target := spec.autoscaling.target_concurrency:
+            wish = (load.in_flight + load.waiting) / (spec.autoscaling.scale_up_threshold * target)
+            if wish >= decision.instances:
+                times.append(decision.at + (CROWD_CHECK_S if wish >= BURST_FACTOR * load.ready else CROWD_S))
     return min(times, default=0.0)
 
 

@@ -167,6 +167,160 @@ def act(app: App) -> None:
         app.decide()
 
 
+# When a crowd is due. Eight at once on each are aimed at: above 7.2 they are too many.
+
+
+def stay(app: App, clock: ManualClock, requests: int, seconds: float = 0.0) -> list[bool]:
+    """Let this many arrive, evenly over this time, that do not end."""
+    due = []
+    for _ in range(requests):
+        clock.advance(seconds / requests)
+        due.append(app.arrive())
+        assert app.pool.claim() is not None
+    return due
+
+
+def test_the_arrival_at_a_crowd_asks_for_a_decision() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_concurrency=8)
+    app.decide()
+
+    assert stay(app, clock, 9) == [False] * 8 + [True]
+    assert app.decide().recheck_at == clock() + 1.0
+
+
+def test_places_that_are_given_back_are_no_crowd() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_concurrency=8)
+    app.decide()
+
+    for _ in range(17):
+        assert app.arrive() is False
+        with app.pool.claim() or pytest.fail("no place"):
+            pass
+
+
+def test_those_who_wait_are_of_the_crowd_too() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_concurrency=8, max_concurrency=4)
+    app.decide()
+    stay(app, clock, 4)
+    for _ in range(4):
+        waiting(app)
+
+    assert app.arrive() is True
+
+
+def test_a_crowd_that_is_looked_at_soon_anyway_asks_for_no_decision_before() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_concurrency=10, scale_up_threshold=1, target_requests_per_instance=1e6)
+    app.decide()
+    assert stay(app, clock, 11)[-1] is True
+    app.decide()
+
+    assert not any(stay(app, clock, 10, 0.9))
+    clock.advance(0.2)
+    assert app.arrive() is True
+
+
+def test_a_crowd_that_stays_as_it_is_asks_once_in_a_second() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_concurrency=10, scale_up_threshold=1, target_requests_per_instance=1e6)
+    stay(app, clock, 10)
+    asked = 0
+    for _ in range(1000):
+        clock.advance(0.004)
+        if app.arrive():
+            asked += 1
+            app.decide()
+
+    assert asked <= 5
+
+
+def test_a_crowd_asks_for_a_decision_even_while_a_scale_up_is_held_back() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", "b", min_instances=2, target_concurrency=8)
+    app.memory = Memory(awake=True, last_up=clock())
+    app.decide()
+    spread(app, clock, 181, 59.0)
+    assert app.decide().held_by == (Held.UP_COOLDOWN,)
+
+    assert stay(app, clock, 16)[-1] is True
+    decision = app.decide()
+    assert (decision.held_by, decision.recheck_at) == ((Held.UP_COOLDOWN,), clock() + 1.0)
+
+
+@pytest.mark.parametrize("held", [Held.HOST_BUDGET, Held.BACKOFF, Held.DRAINING], ids=str)
+def test_arrivals_ask_for_nothing_that_only_another_change_can_bring(held: Held) -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_concurrency=8, max_instances=3)
+    if held is Held.HOST_BUDGET:
+        app.room = 0
+    elif held is Held.BACKOFF:
+        app.memory = Memory(awake=True, retry_at=clock() + 60)
+    else:
+        for name in ("x", "y"):
+            app.pool.drain(launched(app, name), "quiet")
+    spread(app, clock, 150, 30.0)
+    assert app.decide().held_by == (held,)
+
+    assert not any(stay(app, clock, 60, 5.0))
+
+
+ARRIVALS = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 0.02, 0.3, 1.1, 40.0]),
+        st.integers(0, 25),
+        st.sampled_from([0, 0, 1, 8, 100]),
+    ),
+    max_size=20,
+)
+
+
+@given(steps=ARRIVALS, cap=st.sampled_from([None, 4]), known=st.booleans())
+def test_what_is_due_is_asked_for_by_an_arrival_or_looked_at_within_a_second(
+    steps: list[tuple[float, int, int]], cap: int | None, known: bool
+) -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_concurrency=5, max_concurrency=cap, max_instances=6, scale_up_cooldown=30)
+    if known:
+        app.stats.cold_start.add(3.0)
+        app.stats.duration.add(0.2)
+    act(app)
+    leases = []
+    for pause, requests, ends in steps:
+        let_pass(app, clock, pause)
+        for _ in range(requests):
+            if app.arrive():
+                act(app)
+            lease = app.pool.claim()
+            if lease is not None:
+                leases.append(lease)
+            else:
+                waiting(app)
+                act(app)
+        for lease in leases[:ends]:
+            lease.release()
+        del leases[:ends]
+
+        if decide(app.spec, app.load(), app.memory, clock())[0].start:
+            assert clock() < latest(app).recheck_at <= clock() + 1.0
+
+
+def let_pass(app: App, clock: ManualClock, seconds: float) -> None:
+    """Let time pass, and look again when a decision says so."""
+    end = clock() + seconds
+    while clock() < latest(app).recheck_at <= end:
+        clock.now = latest(app).recheck_at
+        act(app)
+    clock.now = end
+
+
+def latest(app: App) -> Decision:
+    assert app.decision is not None
+    return app.decision
+
+
 # What it measures.
 
 
