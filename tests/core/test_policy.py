@@ -1,5 +1,6 @@
 """How many instances there should be and why: stories over a moved `now`, and what holds whatever comes."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
@@ -16,11 +17,15 @@ from dockscale.core.policy import (
     Memory,
     Reason,
     Rollout,
+    Stock,
+    after_failed_spare,
     after_failed_start,
+    after_good_spare,
     after_good_start,
     bounds,
     decide,
     rollout,
+    stock,
     victims,
 )
 from dockscale.core.spec import AppSpec, Autoscaling, StartupConfig
@@ -829,6 +834,103 @@ def test_an_adopted_app_does_not_sleep_in_its_first_minute(facts: dict[str, Any]
     assert told(Story(app(stop_after_inactive=30)).at(0, ready=2, idle_s=45.0, **facts)) == expected
 
 
+# What is kept on standby. Two are wanted, beside four at most that serve.
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"ready": 1}, Stock(start=2)),
+        ({"ready": 1, "warming": 1}, Stock(start=1)),
+        ({"ready": 1, "standby": 1, "draining": 1, "parking": 1}, Stock()),
+        ({"ready": 1, "standby": 2}, Stock()),
+        ({"ready": 1, "standby": 1, "draining": 2}, Stock()),
+        ({"ready": 2, "starting": 1}, Stock(start=1)),
+        ({"ready": 3, "starting": 1}, Stock()),
+        ({"ready": 1, "room": 1}, Stock(start=1)),
+        ({"ready": 1, "room": 0}, Stock()),
+        ({}, Stock(start=2)),
+        ({"ready": 1, "standby": 3}, Stock(stop=1)),
+        ({"ready": 1, "standby": 2, "warming": 1}, Stock(stop=1)),
+        ({"ready": 4, "standby": 2}, Stock(stop=2)),
+        ({"ready": 1, "standby": 1, "draining": 2, "parking": 2}, Stock(stop=1)),
+        ({"ready": 1, "spent": 1}, Stock(start=2)),
+        ({"ready": 1, "spent": 1, "warming": 2}, Stock()),
+        ({"ready": 1, "spent": 1, "standby": 2}, Stock(stop_spent=1)),
+        ({"ready": 1, "spent": 2}, Stock(start=1, stop_spent=1)),
+        ({"ready": 2, "spent": 2}, Stock(stop_spent=2)),
+        ({"ready": 2, "spent": 1, "standby": 1}, Stock(stop_spent=1)),
+        ({"ready": 1, "spent": 2, "room": 0}, Stock(stop_spent=2)),
+        ({"ready": 4, "spent": 1}, Stock(stop_spent=1)),
+    ],
+    ids=[
+        "both are missing",
+        "one starts already",
+        "one drains to it",
+        "both are there",
+        "no place: others drain",
+        "a place for one",
+        "no place: all serve",
+        "the host has room for one",
+        "the host has no room",
+        "also while it sleeps",
+        "one too many",
+        "one too many is on its way",
+        "their places are taken",
+        "more drain to it than are missing",
+        "one is spent, new ones first",
+        "they are on their way",
+        "they are there, the spent one ends",
+        "two are spent, a place for one",
+        "no place: they end first",
+        "no place: it ends first",
+        "no room on the host: they end first",
+        "none is wanted, it ends",
+    ],
+)
+def test_spares_are_filled_up_renewed_and_reduced(facts: dict[str, Any], expected: Stock) -> None:
+    memory = Memory(awake=True, warm=True)
+
+    assert stock(app(standby_instances=2, max_instances=4), load(**facts), memory, 0.0) == expected
+
+
+def test_an_app_that_never_was_awake_has_no_spares() -> None:
+    assert stock(app(standby_instances=2), load(), Memory(), 0.0) == Stock()
+
+
+def test_an_app_of_which_spares_are_found_has_been_awake() -> None:
+    spec, found = app(standby_instances=2), load(standby=1)
+    _, memory = decide(spec, found, Memory(), 0.0)
+
+    assert (memory.awake, stock(spec, found, memory, 0.0)) == (False, Stock(start=1))
+
+
+def test_spares_that_are_not_wanted_any_more_end() -> None:
+    found = load(ready=1, standby=2, warming=1, spent=1)
+
+    assert stock(app(), found, Memory(awake=True, warm=True), 0.0) == Stock(stop=3, stop_spent=1)
+
+
+@pytest.mark.parametrize("waits", ["spare_at", "retry_at"])
+def test_after_a_failure_spares_wait_and_spent_ones_are_kept(waits: str) -> None:
+    spec, facts = app(standby_instances=2, max_instances=3), load(ready=1, spent=2)
+    memory = Memory(True, True, spare_at=10.0) if waits == "spare_at" else Memory(True, True, retry_at=10.0)
+
+    assert stock(spec, facts, memory, 9.9) == Stock()
+    assert stock(spec, facts, memory, 10.0) == Stock(stop_spent=2)
+
+
+def test_each_spare_that_fails_in_a_row_makes_the_next_wait_longer_and_nothing_else() -> None:
+    memory, waits = Memory(awake=True), []
+    for _ in range(8):
+        memory = after_failed_spare(memory, 100.0)
+        waits.append(memory.spare_at - 100.0)
+
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert (memory.failures, memory.retry_at) == (0, 0.0)
+    assert after_good_spare(memory) == Memory(awake=True)
+
+
 # From one template to the next.
 
 
@@ -859,6 +961,42 @@ def test_an_adopted_app_does_not_sleep_in_its_first_minute(facts: dict[str, Any]
 )
 def test_new_instances_take_over_from_those_of_the_earlier_template(facts: dict[str, int], expected: Rollout) -> None:
     assert rollout(app(max_instances=4), load(**facts), AWAKE, 0.0, "new") == expected
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"ready": 3, "standby": 1}, Rollout(1)),
+        ({"ready": 2, "standby": 1}, Rollout(2)),
+        ({"ready": 3, "spent": 1}, Rollout()),
+        ({"ready": 2, "room": 1}, Rollout(1)),
+        ({"ready": 2, "room": 0}, Rollout(0, 0, 1)),
+        ({"ready": 2, "room": 0, "warming": 1}, Rollout(1)),
+        ({"ready": 5}, Rollout(0, 1)),
+    ],
+    ids=[
+        "one from standby",
+        "one from standby, one new",
+        "a spent one makes room first",
+        "the host has room for one",
+        "the host has no room: one is set aside",
+        "one that is on its way to standby",
+        "more than max_instances",
+    ],
+)
+def test_a_rollout_takes_spares_and_the_room_that_there_is(facts: dict[str, Any], expected: Rollout) -> None:
+    stale = {"stale": facts["ready"], "stale_ready": facts["ready"], "requests": 300}
+
+    assert rollout(app(max_instances=4), load(**facts, **stale), AWAKE, 0.0, "new") == expected
+
+
+def test_a_version_that_failed_in_an_old_ones_place_is_tried_only_beside_it() -> None:
+    memory = Memory(awake=True, shunned="new")
+    no_room, room = load(ready=1, stale=1, stale_ready=1), load(starting=1, stale=1)
+
+    assert rollout(app(max_instances=1), no_room, memory, 0.0, "new") == Rollout()
+    assert rollout(app(max_instances=1), no_room, memory, 0.0, "newer") == Rollout(0, 0, 1)
+    assert rollout(app(max_instances=2), room, memory, 0.0, "new") == Rollout(1), "the one that came back is kept"
 
 
 def test_a_rollout_makes_only_as_many_as_the_load_needs() -> None:
@@ -980,7 +1118,7 @@ def loads(draw: st.DrawFn) -> Load:
         waiting=waiting,
         requests=requests,
         burst=draw(st.integers(0, requests)),
-        concurrency=draw(st.floats(0, 60)) if crowd else draw(st.sampled_from([0.0, 2.5])),
+        concurrency=crowd / 60 + (draw(st.floats(0, 60)) if crowd else draw(st.sampled_from([0.0, 2.5]))),
         crowd=float(crowd),
         line_s=draw(st.sampled_from([0.0, 0.4, 1.5, 90.0])) if waiting else 0.0,
         lined_up_s=draw(st.sampled_from([0.0, 0.3, 1.0, 20.0])) if waiting else 0.0,
@@ -1207,6 +1345,28 @@ def test_a_rollout_stays_below_max_and_takes_none_that_is_needed(spec: AppSpec, 
         assert left >= needed or load.have + load.draining >= spec.bounds[1]
 
 
+@given(spec=specs(), load=loads(), memory=MEMORIES)
+def test_spares_are_started_within_all_bounds_and_ended_as_far_as_they_are_there(
+    spec: AppSpec, load: Load, memory: Memory
+) -> None:
+    step = stock(spec, load, memory, NOW)
+    there = load.standby + load.warming + load.parking
+
+    assert min(step.start, step.stop, step.stop_spent) >= 0
+    assert step.stop <= load.standby + load.warming
+    assert step.stop_spent <= load.spent
+    assert not (step.start and step.stop)
+    if step.start:
+        assert load.held + step.start <= spec.bounds[1]
+        assert step.start <= load.room
+        assert there + step.start <= spec.autoscaling.standby_instances
+        assert max(memory.retry_at, memory.spare_at) <= NOW
+    if step.stop:
+        assert (
+            there - step.stop >= min(spec.autoscaling.standby_instances, spec.bounds[1] - load.have) or not memory.warm
+        )
+
+
 # What went by itself.
 
 EJECTED = "web-1 was ejected: 5 connections in a row failed"
@@ -1280,3 +1440,157 @@ def test_the_smallest_target_that_may_be_set_can_be_decided_by() -> None:
     story = Story(app(target_requests_per_instance=0.01, scale_up_threshold=0.01, scale_down_threshold=0.0))
 
     assert told(story.at(0, ready=1, requests=10**9)) == (9, 0, Reason.BUSY, (Held.MAX_INSTANCES,))
+
+
+# From any state to rest.
+
+
+class Fleet:
+    """An app whose starts work and whose drains end, by numbers; what there is to do stays the same."""
+
+    def __init__(self, spec: AppSpec, todo: Load, budget: int, **counts: int) -> None:
+        self.spec = spec
+        self.todo = todo
+        self.jobs = (todo.gauge or 0.0) * todo.ready
+        self.budget = budget
+        self.memory = Memory(awake=True, warm=True)
+        self.n = Counter(counts)
+        """How many there are of each kind; `old` ones are of the earlier template."""
+
+    @property
+    def held(self) -> int:
+        return self.n.total() - self.n["aside"]
+
+    @property
+    def ready(self) -> int:
+        return self.n["ready"] + self.n["old_ready"]
+
+    def load(self) -> Load:
+        n, ready = self.n, self.ready
+        return replace(
+            self.todo,
+            ready=ready,
+            starting=n["starting"] + n["old_starting"],
+            stale=n["old_ready"] + n["old_starting"],
+            stale_ready=n["old_ready"],
+            draining=n["draining"] + n["parking"] + n["making_room"],
+            parking=n["parking"],
+            standby=n["standby"],
+            warming=n["warming"],
+            spent=n["spent"],
+            in_flight=self.todo.in_flight if ready else 0,
+            waiting=0 if ready or not (self.todo.requests or self.todo.in_flight) else 1,
+            room=max(0, self.budget - self.held),
+            gauge=self.jobs / ready if self.spec.autoscaling.metric_target and ready else None,
+        )
+
+    def move(self, wanted: int, to: str, *kinds: str) -> int:
+        """Make at most so many of these kinds, the first ones first, another kind. Return how many there were."""
+        moved = 0
+        for kind in kinds:
+            step = min(wanted - moved, self.n[kind])
+            self.n[kind] -= step
+            self.n[to] += step
+            moved += step
+        return moved
+
+    def add(self, wanted: int) -> None:
+        new = wanted - self.move(wanted, "starting", "standby", "warming")
+        self.n["starting"] += new
+
+    def look(self, now: float) -> bool:
+        """Decide and act as the scaler does; tell whether anything was done."""
+        before = Counter(self.n)
+        decision, self.memory = decide(self.spec, self.load(), self.memory, now)
+        self.move(decision.park, "parking", "ready", "old_ready")
+        self.move(decision.stop - decision.park, "draining", "old_starting", "starting", "ready", "old_ready")
+        self.add(decision.start)
+        step = rollout(self.spec, self.load(), self.memory, now, "new")
+        self.move(step.stop, "draining", "old_starting", "old_ready")
+        self.move(step.set_aside, "making_room", "old_ready")
+        self.add(step.start)
+        if self.n["ready"]:
+            self.n["aside"] = 0
+        elif not self.n["starting"]:
+            self.move(self.n["aside"], "old_starting", "aside")
+        shelf = stock(self.spec, self.load(), self.memory, now)
+        self.move(shelf.stop_spent, "draining", "spent")
+        self.move(shelf.stop, "draining", "warming", "standby")
+        self.n["warming"] += shelf.start
+        return +self.n != +before
+
+    def go_on(self, most: int) -> bool:
+        """Let at most so many of each kind come to the end of what they are doing; tell whether any did."""
+        before = Counter(self.n)
+        self.move(most, "ready", "starting")
+        self.move(most, "old_ready", "old_starting")
+        self.move(most, "standby", "parking", "warming")
+        self.move(most, "aside", "making_room")
+        self.n["draining"] -= min(most, self.n["draining"])
+        return +self.n != +before
+
+    def __repr__(self) -> str:
+        return f"Fleet({self.spec.autoscaling!r}, {self.todo!r}, {self.budget}, **{dict(+self.n)!r})"
+
+
+@st.composite
+def fleets(draw: st.DrawFn, *kinds: str) -> Fleet:
+    spec, few = draw(specs()), st.integers(0, 3)
+    counts, left = {}, spec.bounds[1]
+    for kind in kinds:
+        counts[kind] = min(left, draw(few))
+        left -= counts[kind]
+    todo = Load(
+        ready=1,
+        in_flight=draw(st.sampled_from([0, 1, 9])),
+        requests=draw(st.sampled_from([0, 5, 60, 300, 2000])),
+        concurrency=draw(st.sampled_from([0.0, 0.5, 3.0, 25.0])),
+        gauge=draw(st.sampled_from([0.0, 4.0, 33.0])),
+        scheduled=draw(st.sampled_from([None, None, 0, 2, 15])),
+        observed_s=1000.0,
+    )
+    if draw(st.sampled_from([False, False, True])):
+        crowd = draw(st.sampled_from([0.0, 30.0]))  # of which the minute had a part too
+        burst = draw(st.integers(0, todo.requests))
+        todo = replace(todo, burst=burst, crowd=crowd, concurrency=max(todo.concurrency, crowd / 60))
+    return Fleet(spec, todo, draw(st.sampled_from([UNBOUNDED, UNBOUNDED, 4])), **counts)
+
+
+PACES = st.lists(st.tuples(st.sampled_from([0, 1, 9]), st.sampled_from([1.0, 61.0, 700.0])), max_size=12)
+KINDS = "ready", "starting", "standby", "warming", "spent", "draining", "parking"
+ROUNDS = 40
+
+
+@given(fleet=fleets(*KINDS), paces=PACES)
+def test_any_app_comes_to_rest_with_what_it_should_have(fleet: Fleet, paces: list[tuple[int, float]]) -> None:
+    come_to_rest(fleet, paces)
+
+
+@given(fleet=fleets("old_ready", "spent", "old_starting", "ready", "starting", "draining"), paces=PACES)
+def test_any_rollout_comes_to_its_end(fleet: Fleet, paces: list[tuple[int, float]]) -> None:
+    come_to_rest(fleet, paces)
+
+
+def come_to_rest(fleet: Fleet, paces: list[tuple[int, float]]) -> None:
+    """Go on, first at these paces (how many get on, how much time passes), until nothing more is done."""
+    now = NOW
+    for most, pause in [*paces, *[(99, 700.0)] * ROUNDS]:
+        ready, held = fleet.ready, fleet.held
+        acted = fleet.look(now)
+        low, high = bounds(fleet.spec, fleet.load())
+        assert fleet.held <= max(held, min(high, fleet.budget))
+        assert fleet.ready >= min(ready, low) - fleet.n["making_room"]
+        went_on = fleet.go_on(most)
+        now += pause
+        if most == 99 and not acted and not went_on:
+            break
+    else:
+        raise AssertionError(f"no rest: {fleet.n}")
+
+    n, want = fleet.n, fleet.spec.autoscaling.standby_instances
+    low, high = bounds(fleet.spec, fleet.load())
+    assert +n == Counter({kind: n[kind] for kind in ("ready", "standby") if n[kind]})
+    assert n["ready"] >= min(low, fleet.budget)
+    assert n["standby"] <= min(want, high - n["ready"])
+    if fleet.budget == UNBOUNDED:
+        assert n["standby"] == min(want, high - n["ready"])
