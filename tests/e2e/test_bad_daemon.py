@@ -61,8 +61,11 @@ def copies(real: Real) -> list[str]:
     return [str(box.name) for box in real.containers() if box.labels.get(MANAGED)]
 
 
-async def only_what_serves_is_left(it: World, real: Real) -> None:
-    await until(lambda: copies(real) == [instance.name for instance in it.app("shop").pool], "nothing is orphaned")
+async def only_what_serves_is_left(it: World, real: Real, *app_ids: str) -> None:
+    def serving() -> set[str]:
+        return {instance.name for app_id in app_ids or ("shop",) for instance in it.app(app_id).pool}
+
+    await until(lambda: set(copies(real)) == serving(), "nothing is orphaned")
 
 
 async def test_a_slow_engine_still_wakes_an_app_once_for_a_crowd(it: World, real: Real, engine: Faulty) -> None:
@@ -134,17 +137,19 @@ async def test_an_end_that_the_engine_refuses_is_told_and_tried_until_it_is_done
 async def test_a_silent_engine_keeps_nobody_from_what_runs_and_is_used_again(
     it: World, real: Real, engine: Faulty
 ) -> None:
+    await in_thread(lambda: real.build("hasty", prefixed({"app_id": "hasty", "autoscaling.queue_timeout": "1s"})))
+    await appears(it, "hasty")
     engine.answering.clear()
     waiting = asyncio.create_task(it.get("/", "shop"))
-    await until(lambda: it.states("shop") == {"starting": 1})
-    for _ in range(50):
-        assert (await it.get("/", "bystander"))[0] == 200
+    status, body = await it.get("/", "hasty")
+    running = await it.get("/", "bystander")
     engine.answering.set()
 
-    status, _ = await waiting
-
-    assert status == 200
-    await only_what_serves_is_left(it, real)
+    assert (status, body["error"]) == (504, "no_instance_ready")
+    assert running[0] == 200
+    assert (await waiting)[0] == 200
+    assert (await it.get("/", "hasty"))[0] == 200
+    await only_what_serves_is_left(it, real, "shop", "hasty")
 
 
 async def test_an_engine_that_goes_away_is_named_and_what_happened_meanwhile_is_seen(
