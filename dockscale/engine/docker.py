@@ -300,7 +300,9 @@ def _translated() -> Iterator[None]:
         if error.status == 404:
             raise NotFound(error.message) from error
         raise EngineError(error.message) from error
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except TimeoutError as error:
+        raise EngineAway("the engine did not answer in time") from error
+    except (aiohttp.ClientError, OSError) as error:
         raise EngineAway(f"{type(error).__name__}: {error}") from error
 
 

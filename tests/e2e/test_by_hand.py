@@ -7,7 +7,6 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
@@ -15,7 +14,7 @@ from docker.models.containers import Container as Box
 
 from dockscale.engine.docker import DockerEngine
 from tests.support.real import PROBE, Real, in_thread
-from tests.support.world import World, appears, keep_asking, prefixed, serving, until
+from tests.support.world import World, appears, asked_all_the_time, keep_asking, prefixed, serving, until
 
 pytestmark = pytest.mark.engine
 
@@ -26,21 +25,10 @@ PAIR = SHOP | {"autoscaling.min_instances": "2"}
 
 @pytest.fixture
 async def it(real: Real) -> AsyncIterator[World]:
-    async with serving(DockerEngine(only=real.label)) as world, asked_all_the_time(world, real):
+    bystander = await in_thread(lambda: real.create("bystander", prefixed(UNTIRING | {"app_id": "bystander"})))
+    await in_thread(bystander.start)
+    async with serving(DockerEngine(only=real.label)) as world, asked_all_the_time(world, "bystander"):
         yield world
-
-
-@asynccontextmanager
-async def asked_all_the_time(it: World, real: Real) -> AsyncIterator[None]:
-    box = await in_thread(lambda: real.create("bystander", prefixed(UNTIRING | {"app_id": "bystander"})))
-    await in_thread(box.start)
-    await appears(it, "bystander")
-    await until(lambda: it.ready("bystander") == 1)
-    stop = asyncio.Event()
-    asking = asyncio.create_task(keep_asking(it, "bystander", stop))
-    yield
-    stop.set()
-    assert set(await asking) == {200}, "the bystander noticed"
 
 
 async def explained(it: World, app_id: str = "shop") -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from dockscale.engine import EngineAway, Event
 from dockscale.engine.docker import DockerEngine
+from tests.support.faulty import faulty
 from tests.support.real import PROBE, Real
 from tests.support.world import ENABLED, until
 
@@ -135,6 +136,17 @@ async def test_an_engine_that_is_not_there_is_away_and_asked_again() -> None:
         await engine.list()
     assert [await anext(events), await anext(events)] == [Event.AWAY, Event.AWAY]
     await engine.close()
+
+
+async def test_an_engine_that_does_not_answer_is_away_and_said_to_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dockscale.engine.docker._CALL_TIMEOUT_S", 0.05)
+    async with faulty() as silent:
+        silent.answering.clear()
+        engine = DockerEngine(silent.url)
+
+        with pytest.raises(EngineAway, match="did not answer in time"):
+            await engine.list()
+        await engine.close()
 
 
 @pytest.mark.engine
