@@ -315,9 +315,8 @@ class Lives:
             log.warning("set_aside_failed", app=app.app_id, instance=instance.name, error=str(error))
             return False
         app.pool.finish(instance)
-        self._ended(app, instance)
         app.aside.append(instance)
-        self._decide(app)
+        self._ended(app, instance)
         while instance in app.aside:
             changed.clear()
             await changed.wait()

@@ -86,8 +86,8 @@ class Scaler:
 
     def tick(self, app: App) -> Decision | None:
         """Decide about an app and act on it."""
+        self._settle_aside(app)
         if app.retired:
-            self._settle_aside(app)
             return None
         self._measure_room(app)
         decision = app.decide()
@@ -101,7 +101,6 @@ class Scaler:
         if decision.changes:
             self._tell(app, decision, stopped=len(leaving))
         self._roll(app, decision)
-        self._settle_aside(app)
         self._stock(app, decision)
         self._recheck(app, decision)
         self._make_room(app, decision)
@@ -128,30 +127,45 @@ class Scaler:
         stale = app.stale()
         for instance in stale[: step.stop]:
             self._drain(app, instance, "rollout")
-        for instance in stale[step.stop :][: step.set_aside]:
+        # One after the other: what is left serves meanwhile.
+        aside = [] if app.aside else stale[step.stop :][: step.set_aside]
+        for instance in aside:
+            app.rollout_failure = ""  # what failed before had another place
             instance.set_aside = True
             self._drain(app, instance, "rollout: it makes room for one of the new template")
         for _ in range(step.start):
             self._add(app)
-        if step.start or step.stop or step.set_aside:
-            log.info("rollout", app=app.app_id, start=step.start, stop=step.stop, set_aside=step.set_aside)
+        if step.start or step.stop or aside:
+            log.info("rollout", app=app.app_id, start=step.start, stop=step.stop, set_aside=len(aside))
 
     def _settle_aside(self, app: App) -> None:
-        """Bring back or let go those set aside, once it is known whether another got ready in their place."""
+        """Try the present template in the place of one set aside; then let that one go, or bring it back."""
         if not app.aside:
             return
         new = [instance.state for instance in app.pool.candidates() if instance.revision == app.template.id]
-        if State.STARTING in new and State.READY not in new and not app.retired:
-            return
+        if app.retired or State.READY in new or not (new or app.memory.awake):
+            self._let_go(app)
+        elif not new and self._has_room(app):  # none is there while one that failed is still being stopped
+            if app.rollout_failure:
+                self._bring_back(app)
+            else:
+                self._add(app)
+
+    def _has_room(self, app: App) -> bool:
+        self._measure_room(app)
+        return min(app.spec.bounds[1] - app.load().held, app.room) > 0
+
+    def _bring_back(self, app: App) -> None:
+        app.shun()
+        log.error("rollout_failed", app=app.app_id, why=app.rollout_failure, back=[each.name for each in app.aside])
+        for instance in app.aside:
+            self._host.take(app, instance)
+            app.pool.bring_back(instance)
+        self._let_go(app)
+
+    def _let_go(self, app: App) -> None:
         aside, app.aside = app.aside, []
-        back = State.READY not in new and app.memory.awake and not app.retired
-        if back:
-            app.shun()
-            log.error("rollout_failed", app=app.app_id, why=app.rollout_failure, back=[each.name for each in aside])
         for instance in aside:
-            if back:
-                self._host.take(app, instance)
-                app.pool.bring_back(instance)
             instance.set_aside = False
             instance.changed()
 

@@ -1,5 +1,7 @@
 """The host's budget over all apps, from the outside: who is refused and told so, who gives way, who comes next."""
 
+import asyncio
+
 from dockscale.core.policy import Held
 from dockscale.engine.memory import MemoryEngine, Program
 from tests.support.backend import backend
@@ -97,3 +99,22 @@ async def test_the_memory_limits_of_all_instances_stay_within_the_budget() -> No
         decision = it.app("two").decision
         assert decision is not None
         assert (it.states("two"), decision.held_by) == ({"ready": 1}, (Held.HOST_BUDGET,))
+
+
+async def test_a_place_made_for_a_new_version_may_go_to_a_more_important_app_and_the_version_is_tried_later() -> None:
+    one = {"autoscaling.max_instances": "1"}
+    async with serving(engine_with(web=one, gold=SLEEPS | {"priority": "5"}), max_instances=1) as it:
+        await it.get()
+        asking = asyncio.create_task(it.get("/slow?s=0.3"))
+        await until(lambda: it.app().pool.in_flight)
+        golden = asyncio.create_task(it.get(app_id="gold"))
+        await until(lambda: it.app("gold").pool.waiting)
+
+        it.engine.add_image("web", Program(backend), ENABLED | prefixed(one))
+
+        assert ((await asking)[0], (await golden)[0]) == (200, 200)
+        assert it.states() == {}
+        it.clock.advance(31)
+        it.tick("gold")
+        await until(lambda: it.states() == {"ready": 1} and not it.app().stale())
+        assert it.app().memory.shunned == ""

@@ -123,10 +123,13 @@ class App:
         self._quiet_until = 0.0
         self._adopted = False
         self.memory = Memory(awake=not spec.lazy, warm=not spec.lazy)
+        self.template = template
         self.follow(spec, template)
 
     def follow(self, spec: AppSpec, template: Template) -> None:
         """Go on with new settings, or a new template to make instances from."""
+        if template.id != self.template.id:
+            self.rollout_failure = ""
         self.spec = spec
         self.template = template
         self.pool.measure(spec.autoscaling.target_concurrency is not None)
@@ -181,7 +184,7 @@ class App:
         if self.retired:
             raise AppGone(f"the app {self.app_id} was removed")
         wait = self.memory.retry_at - self._clock()
-        if wait > 0 and not self.pool.candidates():
+        if wait > 0 and not (self.pool.candidates() or self.aside):
             raise Failing(f"the last start failed: {self.failure}", wait)
 
     def retry_after(self) -> int:
