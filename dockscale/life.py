@@ -382,6 +382,7 @@ class Lives:
         app.pool.drain(instance, why)
         app.spare_failed(instance)
         log.warning("standby_failed", app=app.app_id, instance=instance.name, why=why)
+        self._decide(app)
 
     def _note_ejection(self, app: App, instance: Instance) -> None:
         app.stats.ejected += 1
