@@ -322,6 +322,7 @@ class Scaler:
         instance.container_id = container.id
         instance.acknowledged_at = self._clock()
         instance.spare = instance.frozen = container.state == "paused"
+        instance.ready_at = instance.started_at if container.runs else None
         app.adopted()
         if container.managed:
             self._recall(app, container)

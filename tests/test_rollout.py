@@ -28,6 +28,11 @@ class Slow(MemoryEngine):
         await super().stop(container_id, timeout)
 
 
+class OutlivesDockscale(MemoryEngine):
+    async def close(self) -> None:
+        pass
+
+
 @asynccontextmanager
 async def most_running(it: World) -> AsyncIterator[list[int]]:
     """Count how many run all along; the largest number is the last of the list."""
@@ -250,6 +255,21 @@ async def test_spares_of_an_earlier_version_are_replaced_and_never_serve() -> No
 
         await until(lambda: it.states() == {"ready": 1, "standby": 1} and not old & set(it.app().pool.instances))
         assert (await it.get())[1]["instance"] not in old
+
+
+async def test_what_the_next_dockscale_finds_serves_until_a_version_that_came_meanwhile_is_ready() -> None:
+    engine = OutlivesDockscale()
+    engine.add_image("web", Program(backend), ENABLED | prefixed({"lazy": "false"}))
+    async with serving(engine) as it:
+        _, old = await it.get()
+    gate = asyncio.Event()
+    engine.add_image("web", Program(backend, gate=gate), ENABLED | prefixed({"lazy": "false"}))
+    async with serving(engine) as it:
+        assert (await it.get())[1]["instance"] == old["instance"]
+        gate.set()
+
+        await until(lambda: it.states() == {"ready": 1} and not it.app().stale())
+    await MemoryEngine.close(engine)
 
 
 async def test_one_set_aside_is_removed_by_the_next_dockscale_if_this_one_is_killed() -> None:

@@ -373,7 +373,7 @@ class _Census:
             self.pinned += instance.pinned
             if stale and not instance.pinned:
                 self.stale += 1
-                self.stale_ready += ready
+                self.stale_ready += instance.ready_at is not None
 
 
 def _mean(seen: Histogram) -> float:
