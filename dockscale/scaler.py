@@ -319,6 +319,7 @@ class Scaler:
         revision = container.labels.get(REVISION, container.id) if container.managed else container.id
         pinned = container.auto_remove and not container.managed
         instance = self._instance(app, container.name, revision, managed=container.managed, pinned=pinned)
+        instance.memory = container.memory
         instance.container_id = container.id
         instance.acknowledged_at = self._clock()
         instance.spare = instance.frozen = container.state == "paused"

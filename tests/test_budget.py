@@ -101,6 +101,18 @@ async def test_the_memory_limits_of_all_instances_stay_within_the_budget() -> No
         assert (it.states("two"), decision.held_by) == ({"ready": 1}, (Held.HOST_BUDGET,))
 
 
+async def test_what_was_found_counts_with_the_limit_that_it_has_and_not_with_that_of_a_newer_template() -> None:
+    engine = MemoryEngine()
+    engine.add_image("plain", Program(backend))
+    service = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
+    old = engine.add_container("web-old", "plain", ENABLED | service, memory=800 * MB)
+    await engine.start(old.id)
+    engine.add_container("web-new", "plain", ENABLED | service, memory=300 * MB)
+    async with serving(engine, memory_budget="1g") as it:
+        assert "web-old" in it.app().pool.instances
+        assert it.app().room == 0
+
+
 async def test_a_place_made_for_a_new_version_may_go_to_a_more_important_app_and_the_version_is_tried_later() -> None:
     one = {"autoscaling.max_instances": "1"}
     async with serving(engine_with(web=one, gold=SLEEPS | {"priority": "5"}), max_instances=1) as it:
