@@ -234,7 +234,7 @@ class Scaler:
     # What the engine shows.
 
     def observe(self, app: App, members: Iterable[Container], began: float) -> None:
-        """Bring an app's pool into line with a listing that was asked for at `began`."""
+        """Bring an app's pool into line with a listing that was asked for at `began`. A decision is due then."""
         # By id: a container may be given another name while it serves.
         seen = {container.id: container for container in members}
         known = {instance.container_id for instance in app.pool}
@@ -246,7 +246,6 @@ class Scaler:
             if instance.acknowledged_at is not None and began >= instance.acknowledged_at:
                 self._compare(app, instance, seen.get(instance.container_id))
         app.scheduled = _scheduled(app)
-        self.tick(app)
 
     def _find(self, app: App, container: Container) -> None:
         """Take over a container that nobody here has begun."""

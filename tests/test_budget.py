@@ -113,6 +113,19 @@ async def test_what_was_found_counts_with_the_limit_that_it_has_and_not_with_tha
         assert it.app().room == 0
 
 
+async def test_all_that_runs_counts_before_the_next_dockscale_starts_anything() -> None:
+    engine = engine_with(eager={"lazy": "false"}, web={})
+    revision = next(image.id for image in (await engine.list()).images if image.name == "web")
+    labels = {"managed": "true", "instance-of": "web", "revision": revision}
+    found = engine.add_container("web-1-ab12", "web", prefixed(labels))
+    await engine.start(found.id)
+    async with serving(engine, max_instances=1) as it:
+        await until(lambda: it.ready() == 1)
+
+        assert it.states("eager") == {}
+        assert engine.starts == 1
+
+
 async def test_a_place_made_for_a_new_version_may_go_to_a_more_important_app_and_the_version_is_tried_later() -> None:
     one = {"autoscaling.max_instances": "1"}
     async with serving(engine_with(web=one, gold=SLEEPS | {"priority": "5"}), max_instances=1) as it:
