@@ -314,6 +314,7 @@ class Lives:
         except EngineError as error:
             log.warning("set_aside_failed", app=app.app_id, instance=instance.name, error=str(error))
             return False
+        instance.lost = False  # what a listing saw was this stop
         app.pool.finish(instance)
         app.aside.append(instance)
         self._ended(app, instance)

@@ -21,11 +21,12 @@ def running(it: World) -> list[str]:
 
 
 class Slow(MemoryEngine):
-    """Stopping takes its time here, as it does where a program ignores SIGTERM."""
+    """Stopping takes its time here, before and after a listing can show it."""
 
     async def stop(self, container_id: str, timeout: float) -> None:
         await asyncio.sleep(0.3)
         await super().stop(container_id, timeout)
+        await asyncio.sleep(0.1)
 
 
 class OutlivesDockscale(MemoryEngine):
@@ -191,6 +192,19 @@ async def test_where_there_is_no_room_a_version_that_fails_has_ended_before_the_
         assert most[-1] == 1
         assert {status for status, _ in answers} == {200}
         assert running(it) == [old["instance"]]
+
+
+async def test_what_makes_room_for_a_version_has_not_died() -> None:
+    engine = Slow()
+    engine.add_image("web", Program(backend), ENABLED | prefixed(ONE))
+    async with serving(engine) as it:
+        await it.get()
+
+        publish(it, ONE, Program(backend))
+        await it.settled()
+        await until(lambda: it.states() == {"ready": 1} and not it.app().stale() and len(it.engine._boxes) == 1)
+
+        assert it.app().stats.deaths == 0
 
 
 async def test_where_there_is_no_room_a_version_is_tried_also_if_nobody_asks_meanwhile() -> None:
