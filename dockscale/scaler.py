@@ -239,7 +239,7 @@ class Scaler:
         seen = {container.id: container for container in members}
         known = {instance.container_id for instance in app.pool}
         for container in seen.values():
-            if container.id not in known and container.name not in self._lives.tended:
+            if container.id not in known and not self._lives.knows(container, began):
                 self._find(app, container)
         for instance in list(app.pool):
             # A listing says nothing about what was started after it was asked for.
