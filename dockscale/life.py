@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 import structlog
 
@@ -23,6 +24,8 @@ GOODBYE_S = 1.0
 """What sockets get to close by themselves after they were told that the instance leaves."""
 WAKE_S = 5.0
 """Within this an instance that was unpaused must answer again; another one is started then."""
+LISTING_S = 300.0
+"""No listing takes longer than this."""
 _RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 Source = Container | str | None
@@ -68,6 +71,8 @@ class Lives:
         """Names of the containers that some life here will end."""
         self.ahead: dict[str, Ahead] = {}
         """By app: the copy that its next start can use."""
+        self._left: dict[str, float] = {}
+        """When lives ended, by their containers' ids."""
         self._engine = engine
         self._tasks = tasks
         self._clock = clock
@@ -80,6 +85,10 @@ class Lives:
         """Look after an instance, which is in the pool already, until it is gone."""
         self.tended.add(instance.name)
         self._tasks.create_task(self._tend(app, instance, source), name=f"instance {instance.name}")
+
+    def knows(self, container: Container, began: float) -> bool:
+        """Tell whether a life here will end a container, or has ended it since a listing was asked for at `began`."""
+        return container.name in self.tended or self._left.get(container.id, -inf) >= began
 
     def discard(self, container: Container) -> None:
         """Stop and remove a copy that belongs to nobody: its app is gone, or it never got ready before a restart."""
@@ -124,9 +133,15 @@ class Lives:
             app.pool.drain(instance, "a bug in dockscale")
             if instance.ready_at is None:
                 app.start_failed(f"{instance.name}: {error!r}", instance)
-        self.tended.discard(instance.name)
+        self._leave(instance)
         app.pool.finish(instance)
         self._ended(app, instance)
+
+    def _leave(self, instance: Instance) -> None:
+        now = self._clock()
+        self.tended.discard(instance.name)
+        self._left = {left: at for left, at in self._left.items() if at > now - LISTING_S}
+        self._left[instance.container_id] = now
 
     async def _live(self, app: App, instance: Instance, source: Source) -> None:
         """One instance, top to bottom. Only the end of dockscale itself interrupts this."""
@@ -314,10 +329,10 @@ class Lives:
         except EngineError as error:
             log.warning("set_aside_failed", app=app.app_id, instance=instance.name, error=str(error))
             return False
+        instance.lost = False  # what a listing saw was this stop
         app.pool.finish(instance)
-        self._ended(app, instance)
         app.aside.append(instance)
-        self._decide(app)
+        self._ended(app, instance)
         while instance in app.aside:
             changed.clear()
             await changed.wait()
@@ -383,6 +398,7 @@ class Lives:
         app.pool.drain(instance, why)
         app.spare_failed(instance)
         log.warning("standby_failed", app=app.app_id, instance=instance.name, why=why)
+        self._decide(app)
 
     def _note_ejection(self, app: App, instance: Instance) -> None:
         app.stats.ejected += 1

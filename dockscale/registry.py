@@ -23,6 +23,7 @@ class Tender(Protocol):
     """Who looks after instances."""
 
     def observe(self, app: App, members: Iterable[Container], began: float) -> None: ...
+    def tick(self, app: App) -> object: ...
     def retire(self, app: App) -> None: ...
     def discard(self, container: Container) -> None: ...
 
@@ -110,6 +111,9 @@ class Registry:
         self._tell_invalid(catalog.invalid)
         for app_id, entry in catalog.apps.items():
             self._tender.observe(self.apps[app_id], entry.members, began)
+        # All that runs is known before anything is started: the host's budget is one for all apps.
+        for app in self.apps.values():
+            self._tender.tick(app)
         for container in catalog.orphans:
             self._tender.discard(container)
 

@@ -86,8 +86,8 @@ class Scaler:
 
     def tick(self, app: App) -> Decision | None:
         """Decide about an app and act on it."""
+        self._settle_aside(app)
         if app.retired:
-            self._settle_aside(app)
             return None
         self._measure_room(app)
         decision = app.decide()
@@ -101,7 +101,6 @@ class Scaler:
         if decision.changes:
             self._tell(app, decision, stopped=len(leaving))
         self._roll(app, decision)
-        self._settle_aside(app)
         self._stock(app, decision)
         self._recheck(app, decision)
         self._make_room(app, decision)
@@ -128,30 +127,45 @@ class Scaler:
         stale = app.stale()
         for instance in stale[: step.stop]:
             self._drain(app, instance, "rollout")
-        for instance in stale[step.stop :][: step.set_aside]:
+        # One after the other: what is left serves meanwhile.
+        aside = [] if app.aside else stale[step.stop :][: step.set_aside]
+        for instance in aside:
+            app.rollout_failure = ""  # what failed before had another place
             instance.set_aside = True
             self._drain(app, instance, "rollout: it makes room for one of the new template")
         for _ in range(step.start):
             self._add(app)
-        if step.start or step.stop or step.set_aside:
-            log.info("rollout", app=app.app_id, start=step.start, stop=step.stop, set_aside=step.set_aside)
+        if step.start or step.stop or aside:
+            log.info("rollout", app=app.app_id, start=step.start, stop=step.stop, set_aside=len(aside))
 
     def _settle_aside(self, app: App) -> None:
-        """Bring back or let go those set aside, once it is known whether another got ready in their place."""
+        """Try the present template in the place of one set aside; then let that one go, or bring it back."""
         if not app.aside:
             return
         new = [instance.state for instance in app.pool.candidates() if instance.revision == app.template.id]
-        if State.STARTING in new and State.READY not in new and not app.retired:
-            return
+        if app.retired or State.READY in new or not (new or app.memory.awake):
+            self._let_go(app)
+        elif not new and self._has_room(app):  # none is there while one that failed is still being stopped
+            if app.rollout_failure:
+                self._bring_back(app)
+            else:
+                self._add(app)
+
+    def _has_room(self, app: App) -> bool:
+        self._measure_room(app)
+        return min(app.spec.bounds[1] - app.load().held, app.room) > 0
+
+    def _bring_back(self, app: App) -> None:
+        app.shun()
+        log.error("rollout_failed", app=app.app_id, why=app.rollout_failure, back=[each.name for each in app.aside])
+        for instance in app.aside:
+            self._host.take(app, instance)
+            app.pool.bring_back(instance)
+        self._let_go(app)
+
+    def _let_go(self, app: App) -> None:
         aside, app.aside = app.aside, []
-        back = State.READY not in new and app.memory.awake and not app.retired
-        if back:
-            app.shun()
-            log.error("rollout_failed", app=app.app_id, why=app.rollout_failure, back=[each.name for each in aside])
         for instance in aside:
-            if back:
-                self._host.take(app, instance)
-                app.pool.bring_back(instance)
             instance.set_aside = False
             instance.changed()
 
@@ -220,19 +234,18 @@ class Scaler:
     # What the engine shows.
 
     def observe(self, app: App, members: Iterable[Container], began: float) -> None:
-        """Bring an app's pool into line with a listing that was asked for at `began`."""
+        """Bring an app's pool into line with a listing that was asked for at `began`. A decision is due then."""
         # By id: a container may be given another name while it serves.
         seen = {container.id: container for container in members}
         known = {instance.container_id for instance in app.pool}
         for container in seen.values():
-            if container.id not in known and container.name not in self._lives.tended:
+            if container.id not in known and not self._lives.knows(container, began):
                 self._find(app, container)
         for instance in list(app.pool):
             # A listing says nothing about what was started after it was asked for.
             if instance.acknowledged_at is not None and began >= instance.acknowledged_at:
                 self._compare(app, instance, seen.get(instance.container_id))
         app.scheduled = _scheduled(app)
-        self.tick(app)
 
     def _find(self, app: App, container: Container) -> None:
         """Take over a container that nobody here has begun."""
@@ -305,9 +318,11 @@ class Scaler:
         revision = container.labels.get(REVISION, container.id) if container.managed else container.id
         pinned = container.auto_remove and not container.managed
         instance = self._instance(app, container.name, revision, managed=container.managed, pinned=pinned)
+        instance.memory = container.memory
         instance.container_id = container.id
         instance.acknowledged_at = self._clock()
         instance.spare = instance.frozen = container.state == "paused"
+        instance.ready_at = instance.started_at if container.runs else None
         app.adopted()
         if container.managed:
             self._recall(app, container)

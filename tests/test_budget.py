@@ -1,5 +1,7 @@
 """The host's budget over all apps, from the outside: who is refused and told so, who gives way, who comes next."""
 
+import asyncio
+
 from dockscale.core.policy import Held
 from dockscale.engine.memory import MemoryEngine, Program
 from tests.support.backend import backend
@@ -97,3 +99,47 @@ async def test_the_memory_limits_of_all_instances_stay_within_the_budget() -> No
         decision = it.app("two").decision
         assert decision is not None
         assert (it.states("two"), decision.held_by) == ({"ready": 1}, (Held.HOST_BUDGET,))
+
+
+async def test_what_was_found_counts_with_the_limit_that_it_has_and_not_with_that_of_a_newer_template() -> None:
+    engine = MemoryEngine()
+    engine.add_image("plain", Program(backend))
+    service = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
+    old = engine.add_container("web-old", "plain", ENABLED | service, memory=800 * MB)
+    await engine.start(old.id)
+    engine.add_container("web-new", "plain", ENABLED | service, memory=300 * MB)
+    async with serving(engine, memory_budget="1g") as it:
+        assert "web-old" in it.app().pool.instances
+        assert it.app().room == 0
+
+
+async def test_all_that_runs_counts_before_the_next_dockscale_starts_anything() -> None:
+    engine = engine_with(eager={"lazy": "false"}, web={})
+    revision = next(image.id for image in (await engine.list()).images if image.name == "web")
+    labels = {"managed": "true", "instance-of": "web", "revision": revision}
+    found = engine.add_container("web-1-ab12", "web", prefixed(labels))
+    await engine.start(found.id)
+    async with serving(engine, max_instances=1) as it:
+        await until(lambda: it.ready() == 1)
+
+        assert it.states("eager") == {}
+        assert engine.starts == 1
+
+
+async def test_a_place_made_for_a_new_version_may_go_to_a_more_important_app_and_the_version_is_tried_later() -> None:
+    one = {"autoscaling.max_instances": "1"}
+    async with serving(engine_with(web=one, gold=SLEEPS | {"priority": "5"}), max_instances=1) as it:
+        await it.get()
+        asking = asyncio.create_task(it.get("/slow?s=0.3"))
+        await until(lambda: it.app().pool.in_flight)
+        golden = asyncio.create_task(it.get(app_id="gold"))
+        await until(lambda: it.app("gold").pool.waiting)
+
+        it.engine.add_image("web", Program(backend), ENABLED | prefixed(one))
+
+        assert ((await asking)[0], (await golden)[0]) == (200, 200)
+        assert it.states() == {}
+        it.clock.advance(31)
+        it.tick("gold")
+        await until(lambda: it.states() == {"ready": 1} and not it.app().stale())
+        assert it.app().memory.shunned == ""

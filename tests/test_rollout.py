@@ -1,6 +1,8 @@
 """From one template to the next, over the memory engine and real sockets: new ones first, and a way back."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from dockscale.engine.memory import MemoryEngine, Program
 from tests.support.backend import backend
@@ -16,6 +18,35 @@ def publish(it: World, labels: dict[str, str], program: Program) -> None:
 
 def running(it: World) -> list[str]:
     return sorted(box.container.name for box in it.engine._boxes.values() if box.container.runs)
+
+
+class Slow(MemoryEngine):
+    """Stopping takes its time here, before and after a listing can show it."""
+
+    async def stop(self, container_id: str, timeout: float) -> None:
+        await asyncio.sleep(0.3)
+        await super().stop(container_id, timeout)
+        await asyncio.sleep(0.1)
+
+
+class OutlivesDockscale(MemoryEngine):
+    async def close(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def most_running(it: World) -> AsyncIterator[list[int]]:
+    """Count how many run all along; the largest number is the last of the list."""
+    seen = [0]
+
+    async def watch() -> None:
+        while True:
+            seen.append(max(seen[-1], len(running(it))))
+            await asyncio.sleep(0.001)
+
+    watching = asyncio.create_task(watch())
+    yield seen
+    watching.cancel()
 
 
 async def ask_all_along(it: World, answers: list[tuple[int, str]]) -> None:
@@ -117,25 +148,101 @@ async def test_never_more_than_max_instances_run_while_versions_change() -> None
     labels = {"autoscaling.max_instances": "2", "autoscaling.min_instances": "2", "lazy": "false"}
     async with world(labels) as it:
         await until(lambda: it.ready() == 2)
-        most = 0
-
-        async def watch() -> None:
-            nonlocal most
-            while True:
-                most = max(most, len(running(it)))
-                await asyncio.sleep(0.001)
-
-        watching = asyncio.create_task(watch())
-        for program in (Program(backend), BROKEN, Program(backend, boot_s=0.02)):
+        async with most_running(it) as most:
+            for program in (Program(backend), BROKEN, Program(backend, boot_s=0.02)):
+                it.clock.advance(120)
+                publish(it, labels, program)
+                await asyncio.sleep(0.3)
             it.clock.advance(120)
-            publish(it, labels, program)
-            await asyncio.sleep(0.3)
-        it.clock.advance(120)
-        it.tick()
-        await until(lambda: it.states() == {"ready": 2} and not it.app().stale())
-        watching.cancel()
+            it.tick()
+            await until(lambda: it.states() == {"ready": 2} and not it.app().stale())
 
-        assert most == 2
+        assert most[-1] == 2
+
+
+async def test_where_there_is_no_room_one_old_instance_after_the_other_makes_room() -> None:
+    gate = asyncio.Event()
+    labels = {"autoscaling.max_instances": "2", "autoscaling.min_instances": "2", "lazy": "false"}
+    async with world(labels) as it:
+        await until(lambda: it.ready() == 2)
+
+        publish(it, labels, Program(backend, gate=gate))
+        await until(lambda: it.app().aside)
+        await it.settled()
+        it.tick()
+
+        assert it.states() == {"ready": 1, "starting": 1}
+        gate.set()
+        await until(lambda: it.states() == {"ready": 2} and not it.app().stale())
+
+
+async def test_where_there_is_no_room_a_version_that_fails_has_ended_before_the_old_one_is_back() -> None:
+    engine = Slow()
+    engine.add_image("web", Program(backend), ENABLED | prefixed(ONE))
+    async with serving(engine) as it:
+        _, old = await it.get()
+        answers: list[tuple[int, str]] = []
+        asking = asyncio.create_task(ask_all_along(it, answers))
+
+        async with most_running(it) as most:
+            publish(it, ONE, Program(backend, gate=asyncio.Event()))
+            await until(lambda: it.app().memory.shunned and it.states() == {"ready": 1} and len(answers) > 9)
+        asking.cancel()
+
+        assert most[-1] == 1
+        assert {status for status, _ in answers} == {200}
+        assert running(it) == [old["instance"]]
+
+
+async def test_what_makes_room_for_a_version_has_not_died() -> None:
+    engine = Slow()
+    engine.add_image("web", Program(backend), ENABLED | prefixed(ONE))
+    async with serving(engine) as it:
+        await it.get()
+
+        publish(it, ONE, Program(backend))
+        await it.settled()
+        await until(lambda: it.states() == {"ready": 1} and not it.app().stale() and len(it.engine._boxes) == 1)
+
+        assert it.app().stats.deaths == 0
+
+
+async def test_where_there_is_no_room_a_version_is_tried_also_if_nobody_asks_meanwhile() -> None:
+    labels = ONE | {"autoscaling.min_instances": "0"}
+    async with world(labels) as it:
+        _, old = await it.get()
+
+        publish(it, labels, Program(backend))
+
+        await until(lambda: it.states() == {"ready": 1} and running(it) != [old["instance"]])
+        assert it.app().memory.shunned == ""
+
+
+async def test_where_there_is_no_room_a_version_that_comes_while_another_starts_is_tried_in_its_place() -> None:
+    labels = ONE | {"startup_config.timeout": "20"}
+    async with world(labels) as it:
+        await it.get()
+        async with most_running(it) as most:
+            publish(it, labels, Program(backend, gate=asyncio.Event()))
+            await until(lambda: it.app().aside)
+
+            publish(it, labels, Program(backend))
+
+            await until(lambda: it.states() == {"ready": 1} and not it.app().stale() and len(it.engine._boxes) == 1)
+        assert most[-1] == 1
+        assert it.app().memory.shunned == ""
+
+
+async def test_what_is_told_of_a_version_that_failed_goes_with_it() -> None:
+    async with world({"lazy": "false"}) as it:
+        await until(lambda: it.ready() == 1)
+        publish(it, {}, BROKEN)
+        await until(lambda: it.app().rollout_failure)
+
+        publish(it, {}, Program(backend, gate=asyncio.Event()))
+        await it.settled()
+
+        assert it.app().rollout_failure == ""
 
 
 async def test_an_app_that_is_removed_while_one_is_set_aside_leaves_nothing() -> None:
@@ -162,6 +269,21 @@ async def test_spares_of_an_earlier_version_are_replaced_and_never_serve() -> No
 
         await until(lambda: it.states() == {"ready": 1, "standby": 1} and not old & set(it.app().pool.instances))
         assert (await it.get())[1]["instance"] not in old
+
+
+async def test_what_the_next_dockscale_finds_serves_until_a_version_that_came_meanwhile_is_ready() -> None:
+    engine = OutlivesDockscale()
+    engine.add_image("web", Program(backend), ENABLED | prefixed({"lazy": "false"}))
+    async with serving(engine) as it:
+        _, old = await it.get()
+    gate = asyncio.Event()
+    engine.add_image("web", Program(backend, gate=gate), ENABLED | prefixed({"lazy": "false"}))
+    async with serving(engine) as it:
+        assert (await it.get())[1]["instance"] == old["instance"]
+        gate.set()
+
+        await until(lambda: it.states() == {"ready": 1} and not it.app().stale())
+    await MemoryEngine.close(engine)
 
 
 async def test_one_set_aside_is_removed_by_the_next_dockscale_if_this_one_is_killed() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import replace
 
-from dockscale.core.catalog import Container
+from dockscale.core.catalog import Container, Listing
 from dockscale.engine.memory import MemoryEngine, Program
 from tests.support.backend import backend
 from tests.support.world import ENABLED, World, eject, prefixed, serving, until, world
@@ -479,6 +479,41 @@ async def test_a_container_that_came_back_at_another_address_is_proven_anew() ->
         await until(lambda: it.ready() == 1 and instance.name not in it.app().pool.instances)
 
         assert (await it.get())[0] == 200
+
+
+class SlowToList(MemoryEngine):
+    """An engine whose listings can be held back after they were made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tells = asyncio.Event()
+        self.tells.set()
+
+    async def list(self) -> Listing:
+        listing, tells = await super().list(), self.tells
+        await tells.wait()
+        return listing
+
+
+async def test_a_listing_that_is_older_than_the_end_of_an_instance_brings_nothing_back() -> None:
+    engine = SlowToList()
+    engine.add_image("web", Program(backend), ENABLED | prefixed({"startup_config.stop_after_inactive": "30"}))
+    async with serving(engine) as it:
+        await it.get()
+        await it.settled()
+        engine.tells = asyncio.Event()
+        listing = asyncio.create_task(it.settled())
+        await asyncio.sleep(0)
+        it.clock.advance(31)
+        it.tick()
+        await until(lambda: it.states() == {})
+
+        engine.tells.set()
+        await listing
+        await it.settled()
+
+        assert it.states() == {}
+        assert it.app().stats.start_failures == 0
 
 
 async def test_an_app_that_goes_and_comes_back_counts_what_still_drains() -> None:

@@ -171,6 +171,29 @@ async def test_a_spare_that_answers_no_more_when_it_is_needed_is_replaced_at_onc
         assert it.app().failure == ""
 
 
+async def test_nobody_waits_for_the_end_of_a_spare_that_answers_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dockscale.life.WAKE_S", 0.2)
+    async with world(SPARE | SLEEPS | {"startup_config.health_path": "/status?code=200"}) as it:
+        await with_spare(it)
+        it.clock.advance(31)
+        it.tick()
+        await until(lambda: it.states() == {"standby": 1})
+        [box] = [box for box in it.engine._boxes.values() if box.container.state == "paused"]
+        await box.runner.cleanup()
+        ends = asyncio.Event()
+        stop = it.engine.stop
+
+        async def slow_stop(container_id: str, timeout: float) -> None:
+            await ends.wait()
+            await stop(container_id, timeout)
+
+        monkeypatch.setattr(it.engine, "stop", slow_stop)
+
+        assert (await it.get())[0] == 200
+        assert it.states()["draining"] == 1
+        ends.set()
+
+
 async def test_a_spare_unpaused_by_hand_is_replaced() -> None:
     async with world(SPARE) as it:
         await with_spare(it)

@@ -187,7 +187,7 @@ class App:
         if self.retired:
             raise AppGone(f"the app {self.app_id} was removed")
         wait = self.memory.retry_at - self._clock()
-        if wait > 0 and not self.pool.candidates():
+        if wait > 0 and not (self.pool.candidates() or self.aside):
             raise Failing(f"the last start failed: {self.failure}", wait)
 
     def retry_after(self) -> int:
@@ -378,7 +378,7 @@ class _Census:
             self.pinned += instance.pinned
             if stale and not instance.pinned:
                 self.stale += 1
-                self.stale_ready += ready
+                self.stale_ready += instance.ready_at is not None
 
 
 def _mean(seen: Histogram) -> float:

@@ -127,6 +127,7 @@ class Load:
     stale: int = 0
     """Those of `ready` and `starting` that were made from an earlier template."""
     stale_ready: int = 0
+    """Those of `stale` that serve, or did before they were found or started again."""
     pinned: int = 0
     """Those that must not be stopped, because stopping them would remove what they were made from."""
     standby: int = 0

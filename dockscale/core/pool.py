@@ -123,6 +123,7 @@ class Instance:
         self.started_at = now
         """Since when it is wanted: its start, its way to standby or back."""
         self.ready_at: float | None = None
+        """When it got ready, the latest time, or was found running; None before."""
         self.changed: Callable[[], None] = _nothing
         """Called after each change that whoever looks after this instance may wait for."""
         self.goodbyes: set[Callable[[], None]] = set()
