@@ -324,7 +324,7 @@ def _down(
 ) -> tuple[Decision, Memory]:
     if reason is Reason.QUIET:
         return _quieter(spec, load, memory, now, wanted)
-    if reason is Reason.IDLE and load.adopted and load.observed_s < WINDOW_S:
+    if reason is Reason.IDLE and load.have and load.adopted and load.observed_s < WINDOW_S:
         return Decision(now, wanted, load.have, reason, (Held.WINDOW,), load), memory
     instances = max(wanted, load.pinned)
     held = (Held.PINNED,) if instances > wanted else ()

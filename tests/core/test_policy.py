@@ -834,6 +834,13 @@ def test_an_adopted_app_does_not_sleep_in_its_first_minute(facts: dict[str, Any]
     assert told(Story(app(stop_after_inactive=30)).at(0, ready=2, idle_s=45.0, **facts)) == expected
 
 
+def test_an_adopted_app_of_which_nothing_is_left_sleeps_and_is_not_held_back() -> None:
+    story = Story(app(stop_after_inactive=30))
+
+    assert told(story.at(0, idle_s=45.0, observed_s=45.0, adopted=True)) == (0, 0, Reason.IDLE, ())
+    assert story.memory.awake is False
+
+
 # What is kept on standby. Two are wanted, beside four at most that serve.
 
 
@@ -1099,6 +1106,8 @@ def loads(draw: st.DrawFn) -> Load:
     ready, starting, draining = draw(st.integers(0, 14)), draw(st.integers(0, 4)), draw(st.integers(0, 4))
     requests = draw(st.one_of(st.integers(0, 60), st.integers(0, 2000)))
     stale_ready = draw(st.sampled_from([0, 0, ready]))
+    stale_starting = draw(st.sampled_from([0, starting]))
+    served_before = draw(st.integers(0, stale_starting))
     in_flight = draw(st.sampled_from([0, 0, 1, 9, 40])) if ready else 0
     waiting = draw(st.sampled_from([0, 0, 1, 30]))
     crowd = draw(st.sampled_from([0, 0, 1, 12, 200]))
@@ -1107,8 +1116,8 @@ def loads(draw: st.DrawFn) -> Load:
         ready=ready,
         starting=starting,
         draining=draining,
-        stale=stale_ready + draw(st.sampled_from([0, starting])),
-        stale_ready=stale_ready,
+        stale=stale_ready + stale_starting,
+        stale_ready=stale_ready + served_before,
         pinned=draw(st.sampled_from([0, 0, 0, min(1, ready)])),
         standby=draw(few),
         spent=draw(few),

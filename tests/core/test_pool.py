@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dockscale.core.pool import EJECT_AFTER, Instance, Lease, LineFull, Pool, SeveralInstances, State, Turn
+from dockscale.core.pool import EJECT_AFTER, Instance, Lease, LineFull, NoPlace, Pool, SeveralInstances, State, Turn
 from dockscale.core.spec import SelectionMode
 from tests.support.clock import ManualClock
 
@@ -587,6 +587,164 @@ def test_who_is_going_already_is_no_candidate_to_go() -> None:
     assert pool.counts() == {State.STARTING: 1, State.READY: 1, State.DRAINING: 1, State.STANDBY: 0}
 
 
+# To standby and back.
+
+
+def on_standby(pool: Pool, name: str) -> Instance:
+    instance = started_for_standby(pool, name)
+    pool.park(instance)
+    return instance
+
+
+def started_for_standby(pool: Pool, name: str) -> Instance:
+    instance = launched(pool, name)
+    instance.spare = True
+    return instance
+
+
+def test_spares_serve_nobody_and_are_no_candidates_to_go() -> None:
+    pool = pool_of()
+    starting, standby = started_for_standby(pool, "a"), on_standby(pool, "b")
+
+    assert pool.claim() is None
+    assert (starting.starting, standby.starting) == (False, False)
+    assert pool.candidates() == []
+    assert pool.counts() == {State.STARTING: 1, State.READY: 0, State.DRAINING: 0, State.STANDBY: 1}
+
+
+def test_spares_that_are_there_come_before_those_that_start_the_oldest_first() -> None:
+    pool = pool_of("serves")
+    starting = started_for_standby(pool, "a")
+    older, younger, leaving = on_standby(pool, "b"), on_standby(pool, "c"), on_standby(pool, "d")
+    pool.drain(leaving, "it gave way")
+
+    assert pool.spares() == [older, younger, starting]
+
+
+def test_one_on_standby_serves_when_it_was_promoted_and_has_proved_itself_again() -> None:
+    clock = ManualClock()
+    pool = Pool(clock, lambda n: 0)
+    instance = on_standby(pool, "a")
+    clock.advance(100)
+    told: list[State] = []
+    instance.changed = lambda: told.append(instance.state)
+    pool.promote(instance)
+
+    assert (instance.starting, instance.started_at, told) == (True, clock(), [State.STARTING])
+    assert (pool.candidates(), pool.spares()) == ([instance], [])
+    make_ready(pool, instance)
+    assert claimed(pool).instance is instance
+
+
+def test_one_that_is_promoted_while_it_starts_goes_on_starting() -> None:
+    pool = pool_of()
+    instance = started_for_standby(pool, "a")
+    begun = instance.started_at
+    pool.promote(instance)
+
+    assert (instance.starting, instance.started_at) == (True, begun)
+
+
+def test_one_that_leaves_for_standby_is_a_spare_once_it_is_there() -> None:
+    clock = ManualClock()
+    pool = Pool(clock, lambda n: 0)
+    instance = launched(pool, "a")
+    make_ready(pool, instance)
+    lease = claimed(pool)
+    pool.drain(instance, "quiet")
+    instance.parks = True
+    assert (pool.claim(), pool.spares()) == (None, [])
+    lease.release()
+    clock.advance(5)
+    pool.park(instance)
+
+    assert (instance.state, instance.spare, instance.parks, instance.why) == (State.STANDBY, True, False, "")
+    assert (pool.spares(), instance.started_at) == ([instance], clock())
+
+
+def test_one_that_died_is_not_put_on_standby() -> None:
+    pool = pool_of()
+    instance = started_for_standby(pool, "a")
+    pool.lose(instance, "its container is exited")
+    pool.park(instance)
+
+    assert (instance.state, instance.why) == (State.STARTING, "its container is exited")
+
+
+def test_one_that_dies_on_standby_leaves_and_nobody_misses_it() -> None:
+    pool = pool_of()
+    instance = on_standby(pool, "a")
+    pool.lose(instance, "its container was unpaused by hand")
+
+    assert (instance.state, instance.lost, pool.gone, pool.spares()) == (State.DRAINING, True, [], [])
+
+
+def test_one_that_was_set_aside_comes_back_as_one_that_starts() -> None:
+    clock = ManualClock()
+    pool = Pool(clock, lambda n: 0)
+    instance = launched(pool, "a")
+    make_ready(pool, instance)
+    instance.acknowledged_at, instance.set_aside = clock(), True
+    pool.drain(instance, "rollout: it makes room")
+    pool.finish(instance)
+    assert pool.candidates() == []
+    clock.advance(9)
+    turn = waiting(pool)
+    pool.bring_back(instance)
+
+    assert (instance.starting, instance.set_aside, instance.lost, instance.why) == (True, False, False, "")
+    assert instance.started_at == clock()
+    assert instance.acknowledged_at is None
+    make_ready(pool, instance)
+    assert served_by(turn) == "a"
+
+
+# How many there are, measured.
+
+
+def test_who_is_served_and_who_waits_is_measured_if_that_is_wanted() -> None:
+    clock = ManualClock()
+    pool = Pool(clock, lambda n: 0)
+    pool.max_concurrency = 2
+    make_ready(pool, launched(pool, "a"))
+    one = claimed(pool)
+    assert (pool.level, pool.concurrency(1)) == (0, 0.0)
+    pool.measure(True)
+    pool.measure(True)
+    claimed(pool)
+    waiting(pool)
+    waiting(pool)
+    clock.advance(2)
+    assert (pool.level, pool.concurrency(1)) == (4, 4.0)
+    one.release()
+    assert pool.level == 3
+    clock.advance(1)
+
+    assert pool.concurrency(1) == 3.0
+    pool.forget_crowd()
+    assert (pool.level, pool.concurrency(1)) == (3, 0.0)
+    pool.measure(False)
+    assert (pool.level, pool.concurrency(1)) == (0, 0.0)
+
+
+def test_the_line_is_as_old_as_there_has_been_somebody_in_it() -> None:
+    clock = ManualClock()
+    pool = Pool(clock, lambda n: 0)
+    clock.advance(9)
+    assert pool.lined_up_s == 0.0
+    first = waiting(pool)
+    clock.advance(2)
+    second = waiting(pool)
+    pool.leave(first)
+    clock.advance(3)
+    assert pool.lined_up_s == 5.0
+    pool.leave(second)
+    assert pool.lined_up_s == 0.0
+    waiting(pool)
+
+    assert pool.lined_up_s == 0.0
+
+
 def test_pool_and_instance_read_as_status_lines() -> None:
     pool = pool_of("a", "b", cap=1)
     claimed(pool)
@@ -618,11 +776,13 @@ class PoolLife(RuleBasedStateMachine):
         self.pool.mode = mode
         self.pool.max_concurrency = cap
         self.pool.max_queue = MAX_QUEUE
+        self.pool.measure(True)
         self.born = 0
         self.everyone: list[Instance] = []
         self.leases: list[Lease] = []
         self.line: list[Turn] = []
         self.served: list[Turn] = []
+        self.aside: list[Instance] = []
         self.leaving: dict[str, int] = {}
         """What was in flight on draining instances after the step before."""
 
@@ -635,43 +795,81 @@ class PoolLife(RuleBasedStateMachine):
         self.line.remove(turn)
         if turn.lease is not None:
             assert turn.lease.instance.state is State.READY
+            assert not turn.lease.instance.spare
             self.leases.append(turn.lease)
             self.served.append(turn)
         else:
-            assert isinstance(turn.error, SeveralInstances)
+            assert isinstance(turn.error, NoPlace)
 
     @rule(seconds=st.sampled_from([0.5, 61.0]))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
     @precondition(lambda self: len(self.pool.instances) < 5)
-    @rule()
-    def launch(self) -> None:
+    @rule(spare=st.sampled_from([False, False, True]))
+    def launch(self, spare: bool) -> None:
         self.born += 1
         instance = Instance(f"i{self.born}")
+        instance.spare = spare
         self.everyone.append(instance)
         self.pool.launch(instance)
 
     @precondition(lambda self: self.present(State.STARTING))
     @rule(pick=PICK)
     def get_ready(self, pick: int) -> None:
+        """What has proved itself serves or, if it is a spare, is paused."""
         starting = self.present(State.STARTING)
-        self.pool.ready(starting[pick % len(starting)], ("10.0.0.1", 8000))
+        instance = starting[pick % len(starting)]
+        if instance.spare:
+            self.pool.park(instance)
+        else:
+            self.pool.ready(instance, ("10.0.0.1", 8000))
+        assert instance.lost is (instance.state is State.STARTING)
+
+    @precondition(lambda self: self.pool.spares())
+    @rule(first=st.booleans())
+    def promote(self, first: bool) -> None:
+        spare = self.pool.spares()[0 if first else -1]
+        self.pool.promote(spare)
+        assert spare.starting
 
     @precondition(lambda self: self.pool.instances)
-    @rule(pick=PICK, lost=st.booleans())
-    def go(self, pick: int, lost: bool) -> None:
+    @rule(pick=PICK, how=st.sampled_from(["dies", "leaves", "leaves for standby", "is set aside"]))
+    def go(self, pick: int, how: str) -> None:
         instance = list(self.pool)[pick % len(self.pool.instances)]
-        if lost:
+        serves = instance.state is State.READY
+        if how == "dies":
             self.pool.lose(instance, "died")
-        else:
-            self.pool.drain(instance, "quiet")
+            return
+        self.pool.drain(instance, "quiet")
+        instance.parks |= serves and how == "leaves for standby"
+        instance.set_aside |= serves and how == "is set aside"
 
     @precondition(lambda self: self.present(State.DRAINING))
     @rule(pick=PICK)
-    def finish(self, pick: int) -> None:
+    def get_to_the_end(self, pick: int) -> None:
+        """What leaves ends, or is paused if it served all it had, or is kept to be started again."""
         draining = self.present(State.DRAINING)
-        self.pool.finish(draining[pick % len(draining)])
+        instance = draining[pick % len(draining)]
+        if instance.parks and not (instance.lost or instance.in_flight):
+            self.pool.park(instance)
+            assert instance in self.pool.spares()
+            return
+        self.pool.finish(instance)
+        if instance.set_aside and not instance.lost:
+            self.aside.append(instance)
+
+    @precondition(lambda self: self.aside and len(self.pool.instances) < 5)
+    @rule()
+    def bring_back(self) -> None:
+        instance = self.aside.pop()
+        self.pool.bring_back(instance)
+        assert instance in self.pool.candidates()
+
+    @rule()
+    def turn_all_away(self) -> None:
+        self.pool.dismiss(NoPlace("the app was removed"))
+        assert self.line == []
 
     @precondition(lambda self: self.present(State.READY))
     @rule(pick=PICK, made=st.sampled_from([True, False, False, False]))
@@ -706,6 +904,7 @@ class PoolLife(RuleBasedStateMachine):
             return
         if lease is not None:
             assert lease.instance in free
+            assert not lease.instance.spare
             assert lease.instance is not avoided or free == [avoided]
             if self.pool.mode is SelectionMode.STICKY and liked in free and liked is not avoided:
                 assert lease.instance is liked
@@ -749,6 +948,24 @@ class PoolLife(RuleBasedStateMachine):
             assert instance.in_flight == sum(lease.instance is instance for lease in self.leases)
 
     @invariant()
+    def all_who_are_served_or_wait_are_measured(self) -> None:
+        assert self.pool.level == len(self.leases) + len(self.line)
+        assert self.pool.in_flight == sum(lease.instance.name in self.pool.instances for lease in self.leases)
+        assert (self.pool.lined_up_s > 0) <= bool(self.line)
+
+    @invariant()
+    def each_instance_is_one_thing(self) -> None:
+        there = [*self.pool.candidates(), *self.pool.spares(), *self.present(State.DRAINING)]
+        assert sorted(each.name for each in there) == sorted(self.pool.instances)
+        assert sum(self.pool.counts().values()) == len(self.pool.instances)
+        assert not any(each.lost for each in self.present(State.READY, State.STANDBY))
+
+    @invariant()
+    def spares_serve_nobody(self) -> None:
+        assert all(each.in_flight == 0 for each in self.pool.spares())
+        assert all(each.spare for each in self.present(State.STANDBY))
+
+    @invariant()
     def what_is_gone_serves_no_more(self) -> None:
         assert len(self.pool.gone) == len(set(self.pool.gone))
         assert all(each.state is State.DRAINING and (each.lost or each.ejected) for each in self.pool.gone)
@@ -767,7 +984,7 @@ class PoolLife(RuleBasedStateMachine):
     @invariant()
     def what_drains_never_gets_more(self) -> None:
         draining = {instance.name: instance.in_flight for instance in self.everyone if instance.state is State.DRAINING}
-        assert [name for name, before in self.leaving.items() if draining[name] > before] == []
+        assert [name for name, before in self.leaving.items() if draining.get(name, 0) > before] == []
         self.leaving = draining
 
     @invariant()
