@@ -19,6 +19,7 @@ from dockscale.engine import EngineAway, EngineError, Event, NotFound
 DEFAULT_URL = "unix:///var/run/docker.sock"
 _COMPOSE = "com.docker.compose."
 _CALL_TIMEOUT_S = 60.0
+_ALIVE = ("running", "paused")
 _RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _WATCHED = {
     "type": ["container", "image", "network"],
@@ -62,27 +63,32 @@ class DockerEngine:
         self._only = [only] if only else []
         # What a listing leaves out and never changes, by container or image id.
         self._fixed: dict[str, _Fixed] = {}
-        # Ids whose end was told. Listings go on calling them running for up to 50 ms, until networks are cleaned up.
+        # Ids whose end was told, or asked for here. Listings that are older call them running, and the engine itself
+        # does for up to 50 ms, until networks are cleaned up.
         self._dead: set[str] = set()
+        self._removed: set[str] = set()
 
     async def list(self) -> Listing:
         with _translated():
             summaries: dict[str, Any] = {}
             for label in (ENABLE, MANAGED):
                 summaries |= {each["Id"]: each for each in await self._summaries({"label": [label, *self._only]})}
-            containers = [await self._container(summary) for summary in summaries.values()]
+            fixed = {container_id: await self._learn(container_id) for container_id in summaries}
             labelled = await self._docker.images.list(filters={"label": [ENABLE, *self._only]})
             images = [await self._image(summary) for summary in labelled if _tags(summary)]
+        # Nothing waits from here on: what has ended since the engine listed it is not to be taken for running.
+        containers = [self._container(summary, fixed[key]) for key, summary in summaries.items()]
         listing = Listing(tuple(c for c in containers if c), tuple(i for i in images if i))
-        known = {c.id for c in listing.containers} | {i.id for i in listing.images}
+        known = summaries.keys() | {i.id for i in listing.images}
         self._fixed = {key: value for key, value in self._fixed.items() if key in known}
-        self._dead &= known
+        self._dead &= {key for key, summary in summaries.items() if summary["State"] in _ALIVE}
+        self._removed &= known
         return listing
 
     async def inspect(self, container_id: str) -> Container:
         with _translated():
             for summary in await self._summaries({"id": [container_id]}):
-                container = await self._container(summary)
+                container = self._container(summary, await self._learn(summary["Id"]))
                 if container is not None:
                     return container
         raise NotFound(f"no container {container_id[:12]}")
@@ -125,6 +131,7 @@ class DockerEngine:
                     # Engines before 20.10 stop nothing that is paused.
                     await container.unpause()
                     await container.stop(t=round(timeout))
+        self._dead.add(container_id)
 
     async def pause(self, container_id: str) -> None:
         with _translated():
@@ -148,6 +155,7 @@ class DockerEngine:
                 await self._docker.containers.container(container_id).delete(force=True, v=True)
         except NotFound:
             pass
+        self._removed.add(container_id)
 
     async def logs(self, container_id: str, tail: int) -> tuple[str, ...]:
         with _translated():
@@ -223,14 +231,14 @@ class DockerEngine:
     async def _show(self, container_id: str) -> dict[str, Any]:
         return await self._docker.containers.container(container_id).show()
 
-    async def _container(self, summary: dict[str, Any]) -> Container | None:
-        container_id = summary["Id"]
+    async def _learn(self, container_id: str) -> _Fixed | None:
+        """Look once at what listings leave out; None if the container was removed since it was listed."""
         if container_id not in self._fixed:
             try:
                 shown = await self._show(container_id)
             except aiodocker.DockerError as error:
                 if error.status == 404:
-                    return None  # removed since it was listed
+                    return None
                 raise
             self._fixed[container_id] = _Fixed(
                 _unix(shown["Created"]),
@@ -239,11 +247,14 @@ class DockerEngine:
                 int(shown["HostConfig"].get("Memory") or 0),
                 _of_a_build(shown["Config"]),
             )
-        fixed = self._fixed[container_id]
-        if fixed.of_a_build:
+        return self._fixed[container_id]
+
+    def _container(self, summary: dict[str, Any], fixed: _Fixed | None) -> Container | None:
+        container_id = summary["Id"]
+        if fixed is None or fixed.of_a_build or container_id in self._removed:
             return None
         networks = (summary.get("NetworkSettings") or {}).get("Networks") or {}
-        dead = container_id in self._dead and summary["State"] == "running"
+        dead = container_id in self._dead and summary["State"] in _ALIVE
         mode = (summary.get("HostConfig") or {}).get("NetworkMode", "default")
         return Container(
             id=container_id,

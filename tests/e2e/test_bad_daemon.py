@@ -29,6 +29,7 @@ CREATE = r"POST \S+/containers/create"
 START = r"POST \S+/start"
 STOP = r"POST \S+/stop"
 REMOVE = r"DELETE \S+/containers/"
+IMAGES = r"GET \S+/images/json"
 EVENTS = r"GET \S+/events"
 
 
@@ -69,12 +70,36 @@ async def only_what_serves_is_left(it: World, real: Real, *app_ids: str) -> None
 
 
 async def test_a_slow_engine_still_wakes_an_app_once_for_a_crowd(it: World, real: Real, engine: Faulty) -> None:
-    engine.delay_s = 1.0
+    engine.slow["."] = 1.0
 
     answers = await asyncio.gather(*(it.get("/", "shop") for _ in range(20)))
 
     assert [status for status, _ in answers] == [200] * 20
     assert len(copies(real)) == 1
+
+
+@pytest.mark.parametrize("made_by_hand", [False, True], ids=["copy", "labelled container"])
+async def test_a_listing_that_takes_long_brings_nobody_back_who_has_gone(
+    it: World, real: Real, engine: Faulty, made_by_hand: bool
+) -> None:
+    if made_by_hand:
+        await in_thread(lambda: real.create("shop-by-hand", prefixed(SHOP)))
+        await it.settled()
+    await it.get("/", "shop")
+    engine.slow[IMAGES] = 3.0
+    listing = asyncio.create_task(it.settled())
+    await until(lambda: engine.asked(IMAGES), "containers are listed, images are not yet")
+    it.clock.advance(301)
+    it.tick("shop")
+    await until(lambda: it.states("shop") == {}, "the only instance has gone")
+
+    with structlog.testing.capture_logs() as logs:
+        assert not listing.done()
+        await listing
+
+    assert it.states("shop") == {}
+    assert it.app("shop").stats.start_failures == 0
+    assert [line["event"] for line in logs if line.get("app") == "shop" or "instance" in line] == []
 
 
 @pytest.mark.parametrize("asked", [IMAGE, CREATE, START, SHOW, LIST])

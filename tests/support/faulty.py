@@ -20,8 +20,8 @@ class Faulty:
 
     def __init__(self, path: str) -> None:
         self.url = f"unix://{path}"
-        self.delay_s = 0.0
-        """Seconds until a request goes on to the engine."""
+        self.slow: dict[str, float] = {}
+        """Pattern → seconds until such a request goes on to the engine."""
         self.refused: dict[str, str] = {}
         """Pattern → message of a 500; the engine does not get to see the request."""
         self.cut: dict[str, int] = {}
@@ -39,11 +39,16 @@ class Faulty:
 
     async def close(self) -> None:
         """Refuse connections, and end all that there are."""
-        assert self._server is not None
-        self._server.close()
-        os.unlink(self._path)
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            os.unlink(self._path)
         await asyncio.sleep(0)  # what was taken last is known then, too
         await self.hang_up("")
+
+    def asked(self, pattern: str) -> bool:
+        """Tell whether a request that fits waits for its answer."""
+        return any(re.search(pattern.encode(), line) for line in self._open.values())
 
     async def hang_up(self, pattern: str) -> None:
         """Cut the open connections whose request fits."""
@@ -73,7 +78,7 @@ class Faulty:
         self, line: bytes, fields: bytes, reader: asyncio.StreamReader, client: asyncio.StreamWriter
     ) -> None:
         await self.answering.wait()
-        await asyncio.sleep(self.delay_s)
+        await asyncio.sleep(_fitting(self.slow, line) or 0.0)
         refusal = _fitting(self.refused, line)
         if refusal is not None:
             body = b'{"message": "%s"}' % refusal.encode()
