@@ -20,14 +20,13 @@ measurements: it is in the spread, hardly in the median.
 
 import argparse
 import os
-import platform
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +36,7 @@ from bench.figures import Sample
 from bench.instance import FEW, MANY, Instance, add_apps, instance
 from bench.load import Counted
 from bench.peers import PROXIES, Address, Proxy, running, versions
-from bench.report import DIRECT, ECHO, LARGE, MEDIUM, OPEN, SMALL, UPLOAD, Outcome, tables
+from bench.report import DIRECT, ECHO, LARGE, MEDIUM, OPEN, SMALL, UPLOAD, Outcome, machine, say, tables
 
 ROOT = Path(__file__).parent.parent
 RATE = 500
@@ -126,22 +125,10 @@ def sample(proxy: Proxy, run: Callable[[Address], Counted]) -> Sample:
     return Sample(counted, proxy.cpu() - before)
 
 
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
 def setting(plan: Plan) -> str:
     """Say what was measured where."""
-    cpu = next((line.partition(": ")[2] for line in _cpuinfo() if line.startswith("model name")), platform.machine())
     peers = ", ".join(f"{name} {version}" for name, version in versions().items())
-    return (
-        f"{os.cpu_count()} CPUs ({cpu}), Linux {platform.release().partition('-')[0]}, "
-        f"Python {platform.python_version()}, {peers}. Median of {plan.rounds} rounds (least – most)."
-    )
-
-
-def _cpuinfo() -> Iterator[str]:
-    yield from Path("/proc/cpuinfo").read_text().splitlines()
+    return f"{machine()}, {peers}. Median of {plan.rounds} rounds (least – most)."
 
 
 def plan_of(argv: Sequence[str] | None = None) -> tuple[Plan, Path | None]:

@@ -1,7 +1,12 @@
-"""Tables in Markdown from what bench.proxies measured, and the targets with what came of them."""
+"""Tables in Markdown of what was measured, and the targets with what came of them. Most of it is bench.proxies' own."""
 
+import os
+import platform
+import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench.figures import Sample, Series, difference, over_rounds, ratio
 from bench.memory import Memory
@@ -43,8 +48,7 @@ def tables(outcome: Outcome) -> str:
         parts.append(_apps(outcome.apps))
     judged = verdicts(outcome)
     if judged:
-        rows = [(each.target, each.figure, "met" if each.met else "**missed**") for each in judged]
-        parts.append(_table(("Target", "measured", ""), rows))
+        parts.append(judgement(judged))
     return "\n\n".join([*parts, *_warnings(outcome)])
 
 
@@ -64,7 +68,7 @@ def _closed(case: str, targets: Mapping[str, Sequence[Sample]]) -> str:
             row += [over_rounds(samples, _cpu_us).show(), *(_against(targets, name, to) for to in ("nginx", "caddy"))]
             row += [over_rounds(samples, _per_cpu_s).show(), _against(targets, name, "nginx", _per_cpu_s)] * large
         rows.append(row)
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _echo(targets: Mapping[str, Sequence[Sample]]) -> str:
@@ -74,7 +78,7 @@ def _echo(targets: Mapping[str, Sequence[Sample]]) -> str:
         if name != DIRECT:
             row += [over_rounds(samples, _per_cpu_s).show(), _against(targets, name, "nginx", _per_cpu_s)]
         rows.append(row)
-    return _table((f"{ECHO}, 32 connections", "messages/s", "messages per CPU s", "÷ nginx"), rows)
+    return table((f"{ECHO}, 32 connections", "messages/s", "messages per CPU s", "÷ nginx"), rows)
 
 
 def _open(targets: Mapping[str, Sequence[Sample]]) -> str:
@@ -84,7 +88,7 @@ def _open(targets: Mapping[str, Sequence[Sample]]) -> str:
         if name != DIRECT:
             row += [difference(samples, targets[DIRECT], figure).show(2, "+") for figure in (_p50, _p99)]
         rows.append(row)
-    return _table((OPEN, "p50 ms", "p99 ms", "p50 added ms", "p99 added ms"), rows)
+    return table((OPEN, "p50 ms", "p99 ms", "p50 added ms", "p99 added ms"), rows)
 
 
 def _memory(memory: Mapping[str, Memory]) -> str:
@@ -96,7 +100,7 @@ def _memory(memory: Mapping[str, Memory]) -> str:
         for name, it in memory.items()
     ]  # fmt: skip
     head = ("Memory", "MiB at start", "KiB per idle connection", "MiB grown, 1 GiB down", "MiB grown, 1 GiB up")
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _apps(apps: Mapping[int, Sequence[Sample]]) -> str:
@@ -105,7 +109,7 @@ def _apps(apps: Mapping[int, Sequence[Sample]]) -> str:
         [str(few), over_rounds(apps[few], _cpu_us).show(1), ""],
         [str(many), over_rounds(apps[many], _cpu_us).show(1), ratio(apps[many], apps[few], _cpu_us).show(3)],
     ]
-    return _table(("Apps known to dockscale", "CPU µs per request", f"÷ {few} apps"), rows)
+    return table(("Apps known to dockscale", "CPU µs per request", f"÷ {few} apps"), rows)
 
 
 def verdicts(outcome: Outcome) -> list[Verdict]:
@@ -166,6 +170,25 @@ def _warnings(outcome: Outcome) -> Iterable[str]:
         yield f"Coarse, since the proxy took less than {RESOLVED_S:g} CPU s in the median: {', '.join(coarse)}."
 
 
+def judgement(judged: Iterable[Verdict]) -> str:
+    """Say of each target whether it was met."""
+    rows = [(each.target, each.figure, "met" if each.met else "**missed**") for each in judged]
+    return table(("Target", "measured", ""), rows)
+
+
+def machine() -> str:
+    """Say what this was measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    kernel = platform.release().partition("-")[0]
+    return f"{os.cpu_count()} CPUs ({cpu}), Linux {kernel}, Python {platform.python_version()}"
+
+
+def say(text: str) -> None:
+    """Tell whoever waits how far it is."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
 def _against(
     targets: Mapping[str, Sequence[Sample]], name: str, to: str, figure: Callable[[Sample], float] | None = None
 ) -> str:
@@ -176,7 +199,8 @@ def _shown(name: str) -> str:
     return SHOWN.get(name, name)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out cells; rows that are too short are filled up."""
     padded = [[*row, *[""] * (len(head) - len(row))] for row in rows]
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *padded]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

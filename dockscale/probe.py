@@ -1,11 +1,13 @@
-"""Does it answer? Asks the real port, every few milliseconds at first. Never asks the engine."""
+"""Does it answer? Asks the real port, each millisecond at first. Never asks the engine."""
 
 import asyncio
 import socket
 
 import aiohttp
 
-FIRST_PAUSE_S = 0.005
+FIRST_PAUSE_S = 0.001
+# Each pause is then about 3 % of the time waited so far, which is what it adds to a start at most.
+GROWTH = 1.03
 LONGEST_PAUSE_S = 0.1
 # A SYN that is lost while the network of a new container comes up is sent again only after a second.
 CONNECT_S = 0.25
@@ -17,7 +19,7 @@ async def until_ready(host: str, port: int, health_path: str | None) -> None:
     pause = FIRST_PAUSE_S
     while not await (accepts(host, port) if health_path is None else is_healthy(host, port, health_path)):
         await asyncio.sleep(pause)
-        pause = min(pause * 1.2, LONGEST_PAUSE_S)
+        pause = min(pause * GROWTH, LONGEST_PAUSE_S)
 
 
 async def accepts(host: str, port: int) -> bool:
@@ -26,6 +28,9 @@ async def accepts(host: str, port: int) -> bool:
     try:
         with socket.socket(family, socket.SOCK_STREAM) as connection:
             connection.setblocking(False)
+            connection.connect_ex((host, port))
+            if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                return False  # a closed port on this machine refuses at once; to wait for that costs four times as much
             async with asyncio.timeout(CONNECT_S):
                 await asyncio.get_running_loop().sock_connect(connection, (host, port))
     except OSError:  # also when dockscale itself can open no socket now: the next try may
