@@ -85,6 +85,17 @@ async def test_an_idle_instance_of_a_less_important_app_gives_way_and_a_busy_one
         assert serving_it.why == "it gave way to high (the host's budget)"
 
 
+async def test_whoever_waits_gets_the_place_of_a_less_important_instance_soon_after_that_became_idle() -> None:
+    async with serving(engine_with(low={"priority": "-1"}, high={}), max_instances=1) as it:
+        await it.get(app_id="low")
+        asking = asyncio.create_task(it.get("/slow?s=0.3", app_id="low"))
+        await until(lambda: it.app("low").pool.in_flight)
+
+        assert (await it.get(app_id="high"))[0] == 200
+
+        assert (await asking)[0] == 200
+
+
 async def test_the_memory_limits_of_all_instances_stay_within_the_budget() -> None:
     engine = MemoryEngine()
     engine.add_image("plain", Program(backend))
@@ -105,11 +116,13 @@ async def test_what_was_found_counts_with_the_limit_that_it_has_and_not_with_tha
     engine = MemoryEngine()
     engine.add_image("plain", Program(backend))
     service = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
-    old = engine.add_container("web-old", "plain", ENABLED | service, memory=800 * MB)
+    old = engine.add_container("web-old", "plain", ENABLED | service, auto_remove=True, memory=800 * MB)
     await engine.start(old.id)
     engine.add_container("web-new", "plain", ENABLED | service, memory=300 * MB)
     async with serving(engine, memory_budget="1g") as it:
-        assert "web-old" in it.app().pool.instances
+        await until(lambda: it.ready() == 1)
+
+        assert list(it.app().pool.instances) == ["web-old"]
         assert it.app().room == 0
 
 

@@ -83,6 +83,15 @@ async def test_a_version_that_never_gets_ready_leaves_the_old_one_serving_and_sa
         assert "cannot import name 'app'" in it.dockscale.control.explain("web")["rollout_failure"]
 
 
+async def test_a_version_that_never_gets_ready_is_tried_again_when_its_pause_is_over() -> None:
+    async with world({"lazy": "false"}) as it:
+        await until(lambda: it.ready() == 1)
+
+        publish(it, {"lazy": "false"}, BROKEN)
+
+        await until(lambda: it.app().stats.start_failures == 2)
+
+
 async def test_the_next_version_that_does_get_ready_takes_over() -> None:
     async with world({"lazy": "false"}) as it:
         await until(lambda: it.ready() == 1)
