@@ -130,6 +130,7 @@ class App:
         """Go on with new settings, or a new template to make instances from."""
         if template.id != self.template.id:
             self.rollout_failure = ""
+            self.memory = replace(self.memory, shunned="")
         self.spec = spec
         self.template = template
         self.pool.measure(spec.autoscaling.target_concurrency is not None)
