@@ -338,7 +338,7 @@ class Scaler:
     def _recall(self, app: App, container: Container) -> None:
         """Set the cooldowns' clocks by what a copy shows of the time before dockscale watched."""
         ago = self._clock() - time.time()
-        up = min(self._clock(), container.created + ago)
+        up = min(self._clock(), container.created + ago) if container.runs else None  # a spare is no scale-up
         down = None
         if container.labels.get(LAST_DOWN, "").isdecimal():
             down = min(self._clock(), int(container.labels[LAST_DOWN]) + ago)

@@ -240,6 +240,21 @@ async def test_the_next_dockscale_adopts_what_serves_and_what_is_paused() -> Non
     await MemoryEngine.close(engine)
 
 
+async def test_a_spare_that_is_taken_over_is_not_the_beginning_of_a_cooldown() -> None:
+    engine = OutlivesDockscale()
+    engine.add_image("web", Program(backend), ENABLED | prefixed(SPARE | SLEEPS))
+    async with serving(engine) as it:
+        await with_spare(it)
+        it.clock.advance(31)
+        it.tick()
+        await until(lambda: it.states() == {"standby": 1})
+    async with serving(engine) as it:
+        await until(lambda: it.states() == {"standby": 1})
+
+        assert it.app().memory.last_up is None
+    await MemoryEngine.close(engine)
+
+
 async def test_spares_end_with_their_app() -> None:
     async with world(SPARE) as it:
         await with_spare(it)
