@@ -12,8 +12,8 @@ from dockscale.core.load import BURST_S, CROWD_S, UNBOUNDED, WINDOW_S, Load, Win
 from dockscale.core.policy import (
     BURST_FACTOR,
     BURST_REQUESTS,
+    ENDS_WITH_A_CHANGE,
     Decision,
-    Held,
     Memory,
     Reason,
     after_failed_spare,
@@ -121,13 +121,14 @@ class App:
         self._burst_alarm = inf
         self._crowd_alarm = inf
         self._quiet_until = 0.0
+        self._calm_until = 0.0
         self._adopted = False
         self.memory = Memory(awake=not spec.lazy, warm=not spec.lazy)
         self.template = template
         self.follow(spec, template)
 
     def follow(self, spec: AppSpec, template: Template) -> None:
-        """Go on with new settings, or a new template to make instances from."""
+        """Go on with new settings, or a new template to make instances from, of which nothing bad is known yet."""
         if template.id != self.template.id:
             self.rollout_failure = ""
             self.memory = replace(self.memory, shunned="")
@@ -156,8 +157,9 @@ class App:
         if burst >= self._burst_alarm:
             self._minute.hit(now)
             return True
-        busy = self._minute.hit(now) > self._alarm or self.pool.level >= self._crowd_alarm
-        return busy and now >= self._quiet_until
+        if self._minute.hit(now) > self._alarm and now >= self._quiet_until:
+            return True
+        return self.pool.level >= self._crowd_alarm and now >= self._calm_until
 
     def adopted(self) -> None:
         """Note that an instance was found that ran already. Idle time is counted from now on."""
@@ -334,7 +336,9 @@ class App:
         have = decision.instances
         ready = decision.load.ready
         self._quiet_until = decision.recheck_at
-        waits = Held.DRAINING in decision.held_by or Held.STARTING in decision.held_by
+        soon = decision.recheck_at <= decision.at + CROWD_S
+        self._calm_until = decision.recheck_at if soon else 0.0  # a crowd does not wait for a cooldown
+        waits = not ENDS_WITH_A_CHANGE.isdisjoint(decision.held_by)
         if ready == 0 or have >= self.spec.bounds[1] or waits:  # then the next change brings the next decision
             self._alarm = self._burst_alarm = self._crowd_alarm = inf
             return

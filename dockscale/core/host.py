@@ -37,7 +37,7 @@ class Host:
         """Choose who ends so that `app` can have `missing` more instances, as far as that can be had.
 
         Spares of other apps go first, those of the least important app before others; then instances that serve nobody,
-        of apps that are less important than this one. What is leaving already counts as gone.
+        of apps that are less important than this one. What is leaving already counts as gone. Nobody ends in vain.
         """
         leaving = [instance for instance in self._held if instance.state is State.DRAINING]
         count = len(self._held) - len(leaving)
@@ -48,6 +48,11 @@ class Host:
                 break
             chosen.append((owner, instance))
             count, used = count - 1, used - instance.memory
+        enough = min(missing, self._room(count, used, app.template.memory))
+        for owner, instance in reversed(list(chosen)):
+            if self._room(count + 1, used + instance.memory, app.template.memory) >= enough:
+                chosen.remove((owner, instance))
+                count, used = count + 1, used + instance.memory
         return chosen
 
     def _expendable(self, app: App) -> Iterable[tuple[App, Instance]]:

@@ -61,7 +61,10 @@ class Window:
 
 
 class Meter:
-    """How many there were at once, averaged over time. Exact: what counts is how long each stayed."""
+    """How many there were at once, averaged over time: what counts is how long each stayed.
+
+    Exact, but for the oldest second, of which only a part is in the window: it counts by that part as if it were even.
+    """
 
     __slots__ = ("_areas", "_at", "_second", "level")
 

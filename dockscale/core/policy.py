@@ -60,6 +60,10 @@ class Held(StrEnum):
     NO_METRIC = "no_metric"
 
 
+ENDS_WITH_A_CHANGE = frozenset({Held.STARTING, Held.DRAINING, Held.BACKOFF, Held.HOST_BUDGET})
+"""What holds until something happens that brings the next decision by itself: none before is of use."""
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What earlier decisions leave behind. Times are seconds on the caller's clock."""
@@ -130,22 +134,22 @@ def decide(spec: AppSpec, load: Load, memory: Memory, now: float) -> tuple[Decis
         decision = Decision(now, wanted, have, reason, (), load)
     if decision.stop and spec.autoscaling.standby_instances:
         decision = replace(decision, park=_to_park(spec, decision, memory))
-    elif not (decision.start or decision.recheck_at) and (soon := _soon(spec, load, now)):
+    elif ENDS_WITH_A_CHANGE.isdisjoint(decision.held_by) and (soon := _soon(spec, decision)):
         decision = replace(decision, recheck_at=soon)
     return _replaced(decision, memory) if memory.gone else (decision, memory)
 
 
-def _soon(spec: AppSpec, load: Load, now: float) -> float:
-    """When what is only beginning now will have lasted long enough to count, if it lasts (0: nothing has begun)."""
-    if load.have >= spec.bounds[1] or load.ready == 0:
-        return 0.0
-    times = []
-    if load.waiting and load.lined_up_s < (patience := line_patience(load)):
-        times.append(now + patience - load.lined_up_s)
-    if target := spec.autoscaling.target_concurrency:
-        share = (load.in_flight + load.waiting) / (spec.autoscaling.scale_up_threshold * target * load.ready)
-        if share > 1:
-            times.append(now + (CROWD_CHECK_S if share >= BURST_FACTOR else CROWD_S))
+def _soon(spec: AppSpec, decision: Decision) -> float:
+    """When a cooldown is over, or what is only beginning will have lasted long enough to count (0: neither)."""
+    load = decision.load
+    times = [decision.recheck_at] if decision.recheck_at else []
+    if load.ready and decision.instances < spec.bounds[1]:
+        if load.waiting and load.lined_up_s < (patience := line_patience(load)):
+            times.append(decision.at + patience - load.lined_up_s)
+        if target := spec.autoscaling.target_concurrency:
+            wish = (load.in_flight + load.waiting) / (spec.autoscaling.scale_up_threshold * target)
+            if wish >= decision.instances:
+                times.append(decision.at + (CROWD_CHECK_S if wish >= BURST_FACTOR * load.ready else CROWD_S))
     return min(times, default=0.0)
 
 
@@ -233,9 +237,11 @@ def _measures(spec: AppSpec, load: Load) -> list[tuple[float, float, float, Reas
 
 
 def _needed(spec: AppSpec, load: Load) -> int:
-    """The fewest instances at which what is measured would not ask for another one."""
-    places = _places(spec, load)
-    return max(places, *(ceil(amount / up) for amount, up, _, _ in _measures(spec, load)))
+    """The fewest instances at which neither what is measured nor a burst would ask for another one."""
+    needed = max(_places(spec, load), *(ceil(amount / up) for amount, up, _, _ in _measures(spec, load)))
+    while needed < load.have and _burst_wish(spec, load, needed) > needed:
+        needed += 1
+    return needed
 
 
 def _burst_wish(spec: AppSpec, load: Load, ready: int) -> int:
@@ -258,8 +264,8 @@ def _places(spec: AppSpec, load: Load) -> int:
 
 def _place_wish(spec: AppSpec, load: Load) -> int:
     """As many as keep the line shorter than a start would take: others would come too late for those who wait."""
-    enough = _places(spec, load)
-    if not load.waiting or enough <= load.ready or not load.start_s:
+    enough = _places(spec, load) if load.waiting else 0
+    if enough <= load.ready or not load.start_s:
         return enough
     patience = line_patience(load)
     if load.line_s > patience:
@@ -337,8 +343,6 @@ def _quieter(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int)
         instances = min(low, have)
         held.append(Held.MIN_INSTANCES)
     needed = _needed(spec, load)
-    while needed < have and _burst_wish(spec, load, needed) > needed:
-        needed += 1
     if instances < needed:
         instances = min(needed, have)
         held.append(Held.WOULD_FLAP)
@@ -381,7 +385,7 @@ def _to_park(spec: AppSpec, decision: Decision, memory: Memory) -> int:
     """How many of those that leave fill up what is missing on standby."""
     load = decision.load
     missing = _spares_wanted(spec, decision.instances) - load.standby - load.warming - load.parking
-    return max(0, min(missing, load.ready, decision.stop))
+    return max(0, min(missing, load.ready, decision.stop - load.starting))  # starting ones go first, and end
 
 
 def _spares_wanted(spec: AppSpec, have: int) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,10 +21,10 @@ _COMPOSE = "com.docker.compose."
 _CALL_TIMEOUT_S = 60.0
 _RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _WATCHED = {
-    "type": ["container", "image"],
+    "type": ["container", "image", "network"],
     # Without this, each run of a HEALTHCHECK would be an event of its own.
     "event": [
-        "create", "start", "die", "destroy", "rename", "pause", "unpause", "health_status",
+        "create", "start", "die", "destroy", "rename", "pause", "unpause", "health_status", "disconnect",
         "tag", "untag", "delete", "load", "pull", "import",
     ],
 }  # fmt: skip
@@ -188,6 +188,8 @@ class DockerEngine:
         try:
             while (event := await told.get()) is not None:
                 if self._concerns(event):
+                    if event["Action"] in ("pause", "unpause"):
+                        await self._written_down(event["Actor"]["ID"])
                     yield Event.CHANGED
         finally:
             run.cancel()
@@ -196,6 +198,8 @@ class DockerEngine:
     def _concerns(self, event: dict[str, Any]) -> bool:
         if event.get("Type") == "image":
             return True
+        if event.get("Type") == "network":
+            return event["Actor"]["Attributes"].get("container") in self._fixed
         if event["Action"] == "die":
             self._dead.add(event["Actor"]["ID"])
         elif event["Action"] == "start":
@@ -203,6 +207,14 @@ class DockerEngine:
         labels: dict[str, str] = event["Actor"]["Attributes"]
         said = {*labels, *(f"{name}={value}" for name, value in labels.items())}
         return said.issuperset(self._only) and any(label.startswith(PREFIX) for label in labels)
+
+    async def _written_down(self, container_id: str) -> None:
+        """Wait until listings show a pause that was told.
+
+        The engine tells of it a little before, and keeps the container locked in between: so a look at it waits.
+        """
+        with suppress(EngineError), _translated():
+            await self._show(container_id)
 
     async def _summaries(self, filters: dict[str, Any]) -> tuple[dict[str, Any], ...]:
         listed = await self._docker.containers.list(all=True, filters=json.dumps(filters))
@@ -288,7 +300,9 @@ def _translated() -> Iterator[None]:
         if error.status == 404:
             raise NotFound(error.message) from error
         raise EngineError(error.message) from error
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except TimeoutError as error:
+        raise EngineAway("the engine did not answer in time") from error
+    except (aiohttp.ClientError, OSError) as error:
         raise EngineAway(f"{type(error).__name__}: {error}") from error
 
 

@@ -1,5 +1,7 @@
 """One app at run time: what it measures, when it asks for a decision, what it remembers."""
 
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -167,6 +169,160 @@ def act(app: App) -> None:
         app.decide()
 
 
+# When a crowd is due. Eight at once on each are aimed at: above 7.2 they are too many.
+
+
+def stay(app: App, clock: ManualClock, requests: int, seconds: float = 0.0) -> list[bool]:
+    """Let this many arrive, evenly over this time, that do not end."""
+    due = []
+    for _ in range(requests):
+        clock.advance(seconds / requests)
+        due.append(app.arrive())
+        assert app.pool.claim() is not None
+    return due
+
+
+def test_the_arrival_at_a_crowd_asks_for_a_decision() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_concurrency=8)
+    app.decide()
+
+    assert stay(app, clock, 9) == [False] * 8 + [True]
+    assert app.decide().recheck_at == clock() + 1.0
+
+
+def test_places_that_are_given_back_are_no_crowd() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_concurrency=8)
+    app.decide()
+
+    for _ in range(17):
+        assert app.arrive() is False
+        with app.pool.claim() or pytest.fail("no place"):
+            pass
+
+
+def test_those_who_wait_are_of_the_crowd_too() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_concurrency=8, max_concurrency=4)
+    app.decide()
+    stay(app, clock, 4)
+    for _ in range(4):
+        waiting(app)
+
+    assert app.arrive() is True
+
+
+def test_a_crowd_that_is_looked_at_soon_anyway_asks_for_no_decision_before() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_concurrency=10, scale_up_threshold=1, target_requests_per_instance=1e6)
+    app.decide()
+    assert stay(app, clock, 11)[-1] is True
+    app.decide()
+
+    assert not any(stay(app, clock, 10, 0.9))
+    clock.advance(0.2)
+    assert app.arrive() is True
+
+
+def test_a_crowd_that_stays_as_it_is_asks_once_in_a_second() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_concurrency=10, scale_up_threshold=1, target_requests_per_instance=1e6)
+    stay(app, clock, 10)
+    asked = 0
+    for _ in range(1000):
+        clock.advance(0.004)
+        if app.arrive():
+            asked += 1
+            app.decide()
+
+    assert asked <= 5
+
+
+def test_a_crowd_asks_for_a_decision_even_while_a_scale_up_is_held_back() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", "b", min_instances=2, target_concurrency=8)
+    app.memory = Memory(awake=True, last_up=clock())
+    app.decide()
+    spread(app, clock, 181, 59.0)
+    assert app.decide().held_by == (Held.UP_COOLDOWN,)
+
+    assert stay(app, clock, 16)[-1] is True
+    decision = app.decide()
+    assert (decision.held_by, decision.recheck_at) == ((Held.UP_COOLDOWN,), clock() + 1.0)
+
+
+@pytest.mark.parametrize("held", [Held.HOST_BUDGET, Held.BACKOFF, Held.DRAINING], ids=str)
+def test_arrivals_ask_for_nothing_that_only_another_change_can_bring(held: Held) -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_concurrency=8, max_instances=3)
+    if held is Held.HOST_BUDGET:
+        app.room = 0
+    elif held is Held.BACKOFF:
+        app.memory = Memory(awake=True, retry_at=clock() + 60)
+    else:
+        for name in ("x", "y"):
+            app.pool.drain(launched(app, name), "quiet")
+    spread(app, clock, 150, 30.0)
+    assert app.decide().held_by == (held,)
+
+    assert not any(stay(app, clock, 60, 5.0))
+
+
+ARRIVALS = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 0.02, 0.3, 1.1, 40.0]),
+        st.integers(0, 25),
+        st.sampled_from([0, 0, 1, 8, 100]),
+    ),
+    max_size=20,
+)
+
+
+@given(steps=ARRIVALS, cap=st.sampled_from([None, 4]), known=st.booleans())
+def test_what_is_due_is_asked_for_by_an_arrival_or_looked_at_within_a_second(
+    steps: list[tuple[float, int, int]], cap: int | None, known: bool
+) -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", target_concurrency=5, max_concurrency=cap, max_instances=6, scale_up_cooldown=30)
+    if known:
+        app.stats.cold_start.add(3.0)
+        app.stats.duration.add(0.2)
+    act(app)
+    leases = []
+    for pause, requests, ends in steps:
+        let_pass(app, clock, pause)
+        for _ in range(requests):
+            if app.arrive():
+                act(app)
+            lease = app.pool.claim()
+            if lease is not None:
+                leases.append(lease)
+            else:
+                waiting(app)
+                act(app)
+        for lease in leases[:ends]:
+            lease.release()
+        del leases[:ends]
+
+        if decide(app.spec, app.load(), app.memory, clock())[0].start:
+            assert clock() < latest(app).recheck_at <= clock() + 1.0
+
+
+def let_pass(app: App, clock: ManualClock, seconds: float) -> None:
+    """Let time pass, and look again when a decision says so."""
+    end = clock() + seconds
+    while clock() < latest(app).recheck_at <= end:
+        clock.now = latest(app).recheck_at
+        act(app)
+    clock.now = end
+
+
+def latest(app: App) -> Decision:
+    assert app.decision is not None
+    return app.decision
+
+
 # What it measures.
 
 
@@ -214,6 +370,144 @@ def test_idle_time_of_an_app_that_nobody_asked_for_is_counted_from_the_beginning
     app.arrive()
     clock.advance(3)
     assert app.load().idle_s == 3.0
+
+
+def test_an_instance_that_was_found_running_is_no_idle_time() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a")
+    assert (app.load().idle_s, app.load().adopted) == (1000.0, False)
+    app.adopted()
+    clock.advance(5)
+
+    assert (app.load().idle_s, app.load().adopted) == (5.0, True)
+
+
+def parked(app: App, name: str, revision: str = "v1") -> Instance:
+    """A spare on standby."""
+    instance = launched(app, name, revision)
+    instance.spare = True
+    app.pool.park(instance)
+    return instance
+
+
+def warming(app: App, name: str, revision: str = "v1") -> Instance:
+    """A spare that starts."""
+    instance = launched(app, name, revision)
+    instance.spare = True
+    return instance
+
+
+def leaving(app: App, name: str, *, parks: bool = False) -> Instance:
+    instance = launched(app, name)
+    make_ready(app, instance)
+    app.pool.drain(instance, "quiet")
+    instance.parks = parks
+    return instance
+
+
+def pinned(app: App, name: str, revision: str) -> Instance:
+    instance = launched(app, name, revision)
+    instance.pinned = True
+    make_ready(app, instance)
+    return instance
+
+
+@pytest.mark.parametrize(
+    ("add", "expected"),
+    [
+        (lambda app: launched(app, "x"), {"starting": 1}),
+        (lambda app: make_ready(app, launched(app, "x")), {"ready": 1}),
+        (lambda app: launched(app, "x", "v0"), {"starting": 1, "stale": 1}),
+        (lambda app: make_ready(app, launched(app, "x", "v0")), {"ready": 1, "stale": 1, "stale_ready": 1}),
+        (lambda app: pinned(app, "x", "v1"), {"ready": 1, "pinned": 1}),
+        (lambda app: pinned(app, "x", "v0"), {"ready": 1, "pinned": 1}),
+        (lambda app: leaving(app, "x"), {"draining": 1}),
+        (lambda app: leaving(app, "x", parks=True), {"draining": 1, "parking": 1}),
+        (lambda app: warming(app, "x"), {"warming": 1}),
+        (lambda app: warming(app, "x", "v0"), {"spent": 1}),
+        (lambda app: parked(app, "x"), {"standby": 1}),
+        (lambda app: parked(app, "x", "v0"), {"spent": 1}),
+        (lambda app: app.pool.promote(parked(app, "x")), {"starting": 1}),
+        (lambda app: app.pool.promote(warming(app, "x")), {"starting": 1}),
+        (lambda app: app.pool.drain(parked(app, "x"), "gave way"), {"draining": 1}),
+        (lambda app: app.pool.lose(parked(app, "x"), "died"), {"draining": 1}),
+        (lambda app: app.pool.lose(launched(app, "x"), "died"), {"starting": 1}),
+    ],
+    ids=[
+        "starting",
+        "ready",
+        "starting, stale",
+        "ready, stale",
+        "pinned",
+        "pinned is not stale",
+        "draining",
+        "draining to standby",
+        "starting for standby",
+        "starting for standby, stale",
+        "standby",
+        "standby, stale",
+        "from standby",
+        "promoted while it starts",
+        "standby, gives way",
+        "standby, died",
+        "starting, died",
+    ],
+)
+def test_each_instance_counts_as_what_it_is_and_once(add: Callable[[App], object], expected: dict[str, int]) -> None:
+    app = app_of(ManualClock(), "a")
+    before = asdict(app.load())
+    add(app)
+    added = {fact: value - before[fact] for fact, value in asdict(app.load()).items() if value != before[fact]}
+
+    assert added == expected
+    assert app.load().held == 2
+
+
+def test_a_spare_is_spent_when_it_is_older_than_it_may_be() -> None:
+    clock = ManualClock()
+    app = app_of(clock, standby_instances=1, standby_max_age=60)
+    old = parked(app, "x")
+    slow = warming(app, "y")
+    clock.advance(60)
+    assert (app.load().standby, app.load().warming, app.load().spent) == (1, 1, 0)
+    clock.advance(1)
+
+    assert (app.load().standby, app.load().warming, app.load().spent) == (0, 1, 1)
+    assert (app.is_spent(old, clock()), app.is_spent(slow, clock())) == (True, False)
+
+
+def test_concurrency_is_measured_where_it_is_aimed_at() -> None:
+    clock = ManualClock()
+    aimed, not_aimed = app_of(clock, "a", target_concurrency=5), app_of(clock, "a")
+    for app in (aimed, not_aimed):
+        stay(app, clock, 6)
+    clock.advance(30)
+
+    assert aimed.load().concurrency == pytest.approx(3.0)
+    assert aimed.load().crowd == pytest.approx(6.0)
+    assert (not_aimed.load().concurrency, not_aimed.load().crowd) == (0.0, 0.0)
+
+
+def test_the_line_is_measured_by_how_long_it_is_there_and_how_long_it_would_take() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", "b", max_concurrency=1)
+    app.stats.duration.add(3.0)
+    app.stats.cold_start.add(7.0)
+    stay(app, clock, 2)
+    for _ in range(4):
+        waiting(app)
+    clock.advance(5)
+    load = app.load()
+
+    assert (load.line_s, load.lined_up_s, load.start_s) == (6.0, 5.0, 7.0)
+
+
+def test_what_others_know_is_part_of_the_load() -> None:
+    app = app_of(ManualClock(), "a")
+    app.gauge, app.scheduled, app.room = 3.5, 4, 2
+    load = app.load()
+
+    assert (load.gauge, load.scheduled, load.room) == (3.5, 4, 2)
 
 
 def test_instances_of_an_earlier_template_are_stale_and_those_that_serve_nobody_first() -> None:
@@ -337,6 +631,21 @@ def test_an_app_before_its_first_decision_has_none() -> None:
 # Starts that work and starts that do not.
 
 
+def test_those_who_waited_for_the_first_instance_are_no_crowd() -> None:
+    clock = ManualClock()
+    app = app_of(clock, target_concurrency=2)
+    for _ in range(50):
+        waiting(app)
+    clock.advance(3)
+    instance = launched(app, "a")
+    app.started(instance)
+    make_ready(app, instance)
+    load = app.load()
+
+    assert (load.in_flight, load.concurrency, load.crowd) == (50, 0.0, 0.0)
+    assert app.decide().start == 0
+
+
 def test_the_backlog_of_a_start_is_no_burst() -> None:
     clock = ManualClock()
     app = app_of(clock)
@@ -458,6 +767,92 @@ def test_a_start_that_works_forgets_the_failure() -> None:
 
     assert app.failure == ""
     assert app.stats.start_failures == 1
+
+
+def test_a_spare_that_fails_leaves_those_who_serve_and_wait_alone() -> None:
+    clock = ManualClock()
+    app = app_of(clock)
+    turn = waiting(app)
+    spare = warming(app, "x")
+    app.start_failed("x: it exited at once", spare)
+
+    assert (turn.error, app.failure, app.memory.failures, app.memory.retry_at) == (None, "", 0, 0.0)
+    assert (app.stats.start_failures, app.memory.spare_at) == (1, clock() + 1)
+    assert app.decide().start == 1
+    app.check()
+
+
+def test_each_spare_that_fails_in_a_row_makes_the_next_wait_longer() -> None:
+    clock = ManualClock()
+    app = app_of(clock)
+    waits: list[float] = []
+    for _ in range(8):
+        app.spare_failed(warming(app, f"x{len(waits)}"))
+        waits.append(app.memory.spare_at - clock())
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+    app.parked()
+
+    assert (app.memory.spare_failures, app.memory.spare_at) == (0, 0.0)
+
+
+def test_a_spare_that_fails_when_it_is_to_serve_is_replaced_as_if_it_had_died() -> None:
+    app = app_of(ManualClock(), "a")
+    spare = parked(app, "x")
+    app.pool.promote(spare)
+    app.pool.drain(spare, "it does not answer")
+    app.spare_failed(spare)
+
+    assert app.decide().gone == ("x died: it does not answer",)
+    assert (app.memory.spare_failures, app.memory.failures) == (0, 0)
+
+
+def rolling(*old: str) -> App:
+    """An app whose template has just changed."""
+    app = app_of(ManualClock(), *old)
+    app.follow(app.spec, Container(id="v2", name="web"))
+    return app
+
+
+def test_why_a_new_template_does_not_get_ready_is_told_until_it_does() -> None:
+    app = rolling("a")
+    app.start_failed("b: it exited at once", Instance("b", revision="v2"))
+    assert app.rollout_failure == "b: it exited at once"
+    app.started(Instance("a2", revision="v1"))
+    assert app.rollout_failure == "b: it exited at once"
+    app.started(Instance("c", revision="v2"))
+
+    assert app.rollout_failure == ""
+
+
+def test_a_start_that_fails_is_no_failed_rollout_if_there_is_nothing_to_replace() -> None:
+    new, old = rolling(), rolling("a")
+    new.start_failed("b: it exited at once", Instance("b", revision="v2"))
+    old.start_failed("b: it exited at once", Instance("b", revision="v1"))
+
+    assert (new.rollout_failure, old.rollout_failure) == ("", "")
+
+
+def test_those_set_aside_are_something_to_replace_and_to_wait_for() -> None:
+    app = rolling()
+    app.aside.append(Instance("a", revision="v1"))
+    turn = waiting(app)
+    app.start_failed("b: it exited at once", Instance("b", revision="v2"))
+    app.shun()
+
+    assert (app.rollout_failure, app.memory.shunned) == ("b: it exited at once", "v2")
+    assert turn.error is None
+
+
+@pytest.mark.parametrize("next_template", ["v1", "v3"], ids=["the one before", "one more"])
+def test_what_is_known_of_a_template_that_failed_is_not_held_against_the_next(next_template: str) -> None:
+    app = rolling("a")
+    app.start_failed("b: it exited at once", Instance("b", revision="v2"))
+    app.shun()
+    app.follow(spec_of(min_instances=1), Container(id="v2", name="web"))
+    assert (app.rollout_failure, app.memory.shunned) == ("b: it exited at once", "v2")
+    app.follow(app.spec, Container(id=next_template, name="web"))
+
+    assert (app.rollout_failure, app.memory.shunned) == ("", "")
 
 
 def test_a_retired_app_gives_no_places() -> None:

@@ -2,15 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
 from dockscale.core.pool import State
 from dockscale.engine.docker import DockerEngine
-from tests.support.real import HELLO, Real
-from tests.support.world import World, prefixed, serving, until
+from tests.support.real import HELLO, Real, in_thread
+from tests.support.world import World, appears, keep_asking, prefixed, serving, until
 
 pytestmark = pytest.mark.engine
 
@@ -22,23 +21,6 @@ SMALL = {"autoscaling.target_requests_per_instance": "20", "autoscaling.scale_up
 async def it(real: Real) -> AsyncIterator[World]:
     async with serving(DockerEngine(only=real.label)) as world:
         yield world
-
-
-async def appears(it: World, app_id: str) -> None:
-    await until(lambda: app_id in it.dockscale.registry.apps, f"{app_id} is found")
-
-
-async def in_thread(call: Callable[[], Any]) -> Any:
-    """The docker SDK waits; the proxy must go on meanwhile."""
-    return await asyncio.to_thread(call)
-
-
-async def keep_asking(it: World, app_id: str, stop: asyncio.Event, path: str = "/") -> list[int]:
-    statuses = []
-    while not stop.is_set():
-        statuses.append((await it.get(path, app_id))[0])
-        await asyncio.sleep(0.005)
-    return statuses
 
 
 async def test_a_labelled_image_starts_exactly_one_container_for_a_crowd(it: World, real: Real) -> None:

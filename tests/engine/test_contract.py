@@ -23,7 +23,7 @@ class Hands(Protocol):
 
     engine: Engine
 
-    def create(self, name: str, labels: Mapping[str, str], exits: bool = False) -> str: ...
+    def create(self, name: str, labels: Mapping[str, str], exits: bool = False, memory: int = 0) -> str: ...
     def build(self, name: str, labels: Mapping[str, str]) -> None: ...
 
 
@@ -31,10 +31,10 @@ class Hands(Protocol):
 class MemoryHands:
     engine: MemoryEngine
 
-    def create(self, name: str, labels: Mapping[str, str], exits: bool = False) -> str:
+    def create(self, name: str, labels: Mapping[str, str], exits: bool = False, memory: int = 0) -> str:
         image = "exits" if exits else "plain"
         self.engine.add_image(image, Program(backend, exits="probe: leaving with code 3" if exits else None))
-        return self.engine.add_container(name, image, labels).id
+        return self.engine.add_container(name, image, labels, memory=memory).id
 
     def build(self, name: str, labels: Mapping[str, str]) -> None:
         self.engine.add_image(name, Program(backend), labels)
@@ -45,9 +45,9 @@ class DockerHands:
     engine: DockerEngine
     real: Real
 
-    def create(self, name: str, labels: Mapping[str, str], exits: bool = False) -> str:
+    def create(self, name: str, labels: Mapping[str, str], exits: bool = False, memory: int = 0) -> str:
         environment = {"EXIT_AT_ONCE": "3"} if exits else {}
-        return str(self.real.create(name, labels, environment=environment).id)
+        return str(self.real.create(name, labels, environment=environment, mem_limit=memory).id)
 
     def build(self, name: str, labels: Mapping[str, str]) -> None:
         self.real.build(name, labels)
@@ -121,6 +121,18 @@ async def test_a_copy_is_created_with_labels_on_top_and_without_composes(hands: 
     assert copy.labels["dockscale.port"] == "8000"
     assert not any(copy.labels.get(label) for label in compose)
     assert copy.image_id == template.image_id
+
+
+async def test_a_memory_limit_is_seen_and_copied_and_images_have_none(hands: Hands) -> None:
+    bounded = await hands.engine.inspect(hands.create("bounded", ENABLED, memory=64 * 2**20))
+    free = await hands.engine.inspect(hands.create("free", ENABLED))
+    hands.build("shop", ENABLED)
+    [image] = (await hands.engine.list()).images
+
+    copy_id = await hands.engine.clone(bounded, bounded.name + "-1", {"dockscale.managed": "true"})
+
+    assert (bounded.memory, free.memory, image.memory) == (64 * 2**20, 0, 0)
+    assert (await hands.engine.inspect(copy_id)).memory == 64 * 2**20
 
 
 async def test_an_image_can_be_made_into_a_container(hands: Hands) -> None:
@@ -234,6 +246,28 @@ async def test_what_is_not_there_is_not_found(hands: Hands) -> None:
         await hands.engine.logs(nobody, 5)
 
 
+async def test_whoever_is_told_of_a_pause_finds_it_in_the_listing(hands: Hands) -> None:
+    made = hands.create("app", ENABLED)
+    await hands.engine.start(made)
+    listed: list[str] = []
+
+    async def listen() -> None:
+        async for _ in hands.engine.events():
+            container = await found(hands, made)
+            listed.append(container.state if container else "")
+
+    listening = asyncio.create_task(listen())
+    await until(lambda: listed[-1:] == ["running"], "it is seen to run")
+    for _ in range(8):
+        await hands.engine.pause(made)
+        await until(lambda: listed[-1:] == ["paused"], "it is seen to be paused")
+        await hands.engine.unpause(made)
+        await until(lambda: listed[-1:] == ["running"], "it is seen to run on")
+
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
 async def test_events_begin_with_resync_and_tell_of_every_change(hands: Hands) -> None:
     told: list[Event] = []
 
@@ -248,6 +282,12 @@ async def test_events_begin_with_resync_and_tell_of_every_change(hands: Hands) -
     before = len(told)
     await hands.engine.start(made)
     await until(lambda: len(told) > before, "started")
+    before = len(told)
+    await hands.engine.pause(made)
+    await until(lambda: len(told) > before, "paused")
+    before = len(told)
+    await hands.engine.unpause(made)
+    await until(lambda: len(told) > before, "unpaused")
     before = len(told)
     await hands.engine.stop(made, 1.0)
     await until(lambda: len(told) > before, "stopped")

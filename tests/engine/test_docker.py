@@ -6,6 +6,7 @@ import pytest
 
 from dockscale.engine import EngineAway, Event
 from dockscale.engine.docker import DockerEngine
+from tests.support.faulty import faulty
 from tests.support.real import PROBE, Real
 from tests.support.world import ENABLED, until
 
@@ -100,6 +101,33 @@ async def test_other_containers_do_not_wake_anyone(real: Real) -> None:
     await engine.close()
 
 
+@pytest.mark.engine
+async def test_a_container_taken_off_its_network_is_told_of(real: Real) -> None:
+    network = real.client.networks.create(real.named("net"), labels=real.labels)
+    told: list[Event] = []
+    engine = DockerEngine(only=real.label)
+
+    async def listen() -> None:
+        async for event in engine.events():
+            told.append(event)
+
+    listening = asyncio.create_task(listen())
+    await until(lambda: told)
+    made = real.create("app", network=network.name)
+    made.start()
+    await until(lambda: len(told) >= 3, "its creation and its start are told")
+    before = await engine.inspect(str(made.id))
+    so_far = len(told)
+    network.disconnect(made)
+    await until(lambda: len(told) > so_far, "something is told")
+
+    assert before.addresses.keys() == {network.name}
+    assert not (await engine.inspect(str(made.id))).addresses
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    await engine.close()
+
+
 async def test_an_engine_that_is_not_there_is_away_and_asked_again() -> None:
     engine = DockerEngine("unix:///nowhere/docker.sock")
     events = engine.events()
@@ -108,6 +136,17 @@ async def test_an_engine_that_is_not_there_is_away_and_asked_again() -> None:
         await engine.list()
     assert [await anext(events), await anext(events)] == [Event.AWAY, Event.AWAY]
     await engine.close()
+
+
+async def test_an_engine_that_does_not_answer_is_away_and_said_to_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dockscale.engine.docker._CALL_TIMEOUT_S", 0.05)
+    async with faulty() as silent:
+        silent.answering.clear()
+        engine = DockerEngine(silent.url)
+
+        with pytest.raises(EngineAway, match="did not answer in time"):
+            await engine.list()
+        await engine.close()
 
 
 @pytest.mark.engine

@@ -1,7 +1,8 @@
 """A real Docker engine in tests: makes what is labelled for one test, and witnesses what the daemon really did."""
 
+import asyncio
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import docker
@@ -67,3 +68,8 @@ def sweep(client: docker.DockerClient, label: str) -> None:
         except docker.errors.APIError as error:
             if error.status_code not in (404, 409):
                 raise
+
+
+async def in_thread(call: Callable[[], Any]) -> Any:
+    """The docker SDK waits; the proxy must go on meanwhile."""
+    return await asyncio.to_thread(call)

@@ -127,3 +127,31 @@ def eject(it: World, name: str = "") -> Instance:
 
 def prefixed(labels: dict[str, str]) -> dict[str, str]:
     return {f"dockscale.{name}": value for name, value in labels.items()}
+
+
+async def appears(it: World, app_id: str) -> None:
+    await until(lambda: app_id in it.dockscale.registry.apps, f"{app_id} is found")
+
+
+async def keep_asking(it: World, app_id: str, stop: asyncio.Event, path: str = "/") -> list[int]:
+    """Ask one request after the other until `stop`; the statuses of all."""
+    statuses = []
+    while not stop.is_set():
+        statuses.append((await it.get(path, app_id))[0])
+        await asyncio.sleep(0.005)
+    return statuses
+
+
+@asynccontextmanager
+async def asked_all_the_time(it: World, app_id: str) -> AsyncIterator[None]:
+    """Have an app serve that must not notice what happens meanwhile: not one of its requests is lost."""
+    await appears(it, app_id)
+    await until(lambda: it.ready(app_id) == 1)
+    stop = asyncio.Event()
+    asking = asyncio.create_task(keep_asking(it, app_id, stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        statuses = await asking
+    assert set(statuses) == {200}, f"{app_id} noticed"
