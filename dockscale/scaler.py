@@ -21,6 +21,9 @@ from dockscale.scrape import gauges
 
 log = structlog.get_logger()
 
+STARVED_S = 1.0
+"""How often an app that requests wait for looks whether another one has become idle and can give way."""
+
 
 class Scaler:
     """Nothing here waits but `run`: by the time that a method returns, the pools show what was decided."""
@@ -102,21 +105,25 @@ class Scaler:
             self._tell(app, decision, stopped=len(leaving))
         self._roll(app, decision)
         self._stock(app, decision)
-        self._recheck(app, decision)
         self._make_room(app, decision)
+        self._recheck(app, decision)
         return decision
 
     def _measure_room(self, app: App) -> None:
         app.room = self._host.room(app.template.memory)
 
     def _recheck(self, app: App, decision: Decision) -> None:
-        """Look again when what holds a scale-up back is over: load must not wait for the next tick."""
+        """Look again when what holds something back is over: none of it must wait for the next tick."""
         timer = self._rechecks.pop(app.app_id, None)
         if timer is not None:
             timer.cancel()
-        if decision.recheck_at:
+        now = self._clock()
+        times = [decision.recheck_at, *(at for at in (app.memory.retry_at, app.memory.spare_at) if at > now)]
+        if app.app_id in self._starved and app.pool.waiting:
+            times.append(now + STARVED_S)
+        if due := min(filter(None, times), default=0.0):
             # Never at once: a timer may come a little early, and would then be set again for no time at all.
-            wait = max(0.001, decision.recheck_at - self._clock())
+            wait = max(0.001, due - now)
             self._rechecks[app.app_id] = asyncio.get_running_loop().call_later(wait, self.tick, app)
 
     def _roll(self, app: App, decision: Decision) -> None:
@@ -331,7 +338,7 @@ class Scaler:
     def _recall(self, app: App, container: Container) -> None:
         """Set the cooldowns' clocks by what a copy shows of the time before dockscale watched."""
         ago = self._clock() - time.time()
-        up = min(self._clock(), container.created + ago)
+        up = min(self._clock(), container.created + ago) if container.runs else None  # a spare is no scale-up
         down = None
         if container.labels.get(LAST_DOWN, "").isdecimal():
             down = min(self._clock(), int(container.labels[LAST_DOWN]) + ago)

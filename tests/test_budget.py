@@ -85,6 +85,17 @@ async def test_an_idle_instance_of_a_less_important_app_gives_way_and_a_busy_one
         assert serving_it.why == "it gave way to high (the host's budget)"
 
 
+async def test_whoever_waits_gets_the_place_of_a_less_important_instance_soon_after_that_became_idle() -> None:
+    async with serving(engine_with(low={"priority": "-1"}, high={}), max_instances=1) as it:
+        await it.get(app_id="low")
+        asking = asyncio.create_task(it.get("/slow?s=0.3", app_id="low"))
+        await until(lambda: it.app("low").pool.in_flight)
+
+        assert (await it.get(app_id="high"))[0] == 200
+
+        assert (await asking)[0] == 200
+
+
 async def test_the_memory_limits_of_all_instances_stay_within_the_budget() -> None:
     engine = MemoryEngine()
     engine.add_image("plain", Program(backend))

@@ -83,6 +83,15 @@ async def test_a_version_that_never_gets_ready_leaves_the_old_one_serving_and_sa
         assert "cannot import name 'app'" in it.dockscale.control.explain("web")["rollout_failure"]
 
 
+async def test_a_version_that_never_gets_ready_is_tried_again_when_its_pause_is_over() -> None:
+    async with world({"lazy": "false"}) as it:
+        await until(lambda: it.ready() == 1)
+
+        publish(it, {"lazy": "false"}, BROKEN)
+
+        await until(lambda: it.app().stats.start_failures == 2)
+
+
 async def test_the_next_version_that_does_get_ready_takes_over() -> None:
     async with world({"lazy": "false"}) as it:
         await until(lambda: it.ready() == 1)
@@ -231,6 +240,36 @@ async def test_where_there_is_no_room_a_version_that_comes_while_another_starts_
             await until(lambda: it.states() == {"ready": 1} and not it.app().stale() and len(it.engine._boxes) == 1)
         assert most[-1] == 1
         assert it.app().memory.shunned == ""
+
+
+async def test_a_version_that_starts_is_not_stopped_because_the_app_is_quiet() -> None:
+    labels = {"lazy": "false", "autoscaling.scale_down_cooldown": "0"}
+    new = Program(backend, exits="the database is away")
+    async with world(labels) as it:
+        await until(lambda: it.ready() == 1)
+        publish(it, labels, new)
+        await until(lambda: it.app().stats.start_failures == 1)
+        new.exits, new.boot_s = None, 0.1
+        it.clock.advance(120)
+        it.tick()
+
+        await until(lambda: it.states() == {"ready": 1} and not it.app().stale())
+        assert it.engine.starts <= 4
+
+
+async def test_a_version_is_not_stopped_because_the_app_is_quiet_and_an_earlier_one_failed() -> None:
+    labels = {"autoscaling.max_instances": "2", "autoscaling.scale_down_cooldown": "0"}
+    async with world(ONE) as it:
+        await it.get()
+        publish(it, ONE, BROKEN)
+        await until(lambda: it.app().memory.shunned and it.states() == {"ready": 1})
+        it.clock.advance(120)
+
+        publish(it, labels, Program(backend, boot_s=0.1))
+        await it.settled()
+
+        await until(lambda: it.states() == {"ready": 1} and not it.app().stale())
+        assert it.engine.starts <= 4
 
 
 async def test_what_is_told_of_a_version_that_failed_goes_with_it() -> None:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from dockscale.core.pool import State
+from dockscale.engine import EngineError
 from dockscale.engine.memory import MemoryEngine, Program
 from tests.support.backend import backend
 from tests.support.world import ENABLED, World, prefixed, serving, until, world
@@ -210,15 +211,18 @@ async def test_an_engine_that_cannot_pause_is_asked_less_and_less_and_what_serve
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def refuse(container_id: str) -> None:
-        raise OSError("no freezer")
+        raise EngineError("no freezer")
 
     async with world(SPARE) as it:
+        pause = it.engine.pause
         monkeypatch.setattr(it.engine, "pause", refuse)
         assert (await it.get())[0] == 200
         await until(lambda: it.app().memory.spare_failures == 1 and it.states() == {"ready": 1})
 
         assert it.app().memory.failures == 0
         assert (await it.get())[0] == 200
+        monkeypatch.setattr(it.engine, "pause", pause)
+        await until(lambda: it.states() == {"ready": 1, "standby": 1})
 
 
 async def test_the_next_dockscale_adopts_what_serves_and_what_is_paused() -> None:
@@ -233,6 +237,21 @@ async def test_the_next_dockscale_adopts_what_serves_and_what_is_paused() -> Non
         assert paused(it) == [spare]
         assert (await it.get())[1]["instance"] == first
         assert engine.starts == 2
+    await MemoryEngine.close(engine)
+
+
+async def test_a_spare_that_is_taken_over_is_not_the_beginning_of_a_cooldown() -> None:
+    engine = OutlivesDockscale()
+    engine.add_image("web", Program(backend), ENABLED | prefixed(SPARE | SLEEPS))
+    async with serving(engine) as it:
+        await with_spare(it)
+        it.clock.advance(31)
+        it.tick()
+        await until(lambda: it.states() == {"standby": 1})
+    async with serving(engine) as it:
+        await until(lambda: it.states() == {"standby": 1})
+
+        assert it.app().memory.last_up is None
     await MemoryEngine.close(engine)
 
 

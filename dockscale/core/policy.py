@@ -367,7 +367,8 @@ def _quieter(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int)
 
 def _not_down_now(spec: AppSpec, load: Load, memory: Memory, now: float) -> list[Held]:
     blocked = []
-    if load.stale and not (memory.failures or memory.shunned):
+    stalled = (memory.failures or memory.shunned) and not load.starting
+    if load.stale and not stalled:
         blocked.append(Held.ROLLOUT)
     if load.observed_s < WINDOW_S:
         blocked.append(Held.WINDOW)
