@@ -15,7 +15,7 @@ from dockscale.core.app import App
 from dockscale.core.catalog import Container
 from dockscale.core.pool import Address, Clock, Instance, State
 from dockscale.core.spec import ENABLE, INSTANCE_OF, LAST_DOWN, MANAGED, REVISION
-from dockscale.engine import Engine, EngineError, NotFound
+from dockscale.engine import Engine, EngineAway, EngineError, NotFound
 
 log = structlog.get_logger()
 
@@ -211,6 +211,8 @@ class Lives:
         """
         try:
             container = source if isinstance(source, Container) else await self._run(app, instance, source)
+        except EngineAway as error:
+            raise _StartFailed(str(error)) from error
         except EngineError as error:
             raise _StartFailed(f"the engine refused: {error}") from error
         address = (self.host_of(container), app.spec.port)

@@ -95,10 +95,10 @@ class Scaler:
         self._measure_room(app)
         decision = app.decide()
         leaving = victims(app.pool.candidates(), decision.stop, self._clock())
+        for instance in [each for each in leaving if each.state is State.READY][: decision.park]:
+            instance.parks = True
         for instance in leaving:
             self._drain(app, instance, decision.reason)
-        for instance in [each for each in reversed(leaving) if each.ready_at is not None][: decision.park]:
-            instance.parks = True
         for _ in range(decision.start):
             self._add(app)
         if decision.changes:
@@ -279,9 +279,9 @@ class Scaler:
             app.pool.lose(instance, f"its container is {found.state}")
         elif instance.state is State.STANDBY:
             app.pool.lose(instance, "its container was unpaused by hand")
-        elif instance.state is State.READY and self._lives.host_of(found) != instance.address[0]:
+        elif instance.state is State.READY and (host := self._lives.host_of(found)) != instance.address[0]:
             # Restarted in between: its old address may be another container's by now.
-            app.pool.lose(instance, "its container has another address")
+            app.pool.lose(instance, f"its container has {'another' if host else 'no'} address")
 
     def retire(self, app: App) -> None:
         """End an app whose template is gone or refused: nobody gets a place any more, and its instances drain."""

@@ -414,7 +414,8 @@ def stock(spec: AppSpec, load: Load, memory: Memory, now: float) -> Stock:
     may_start = now >= max(memory.retry_at, memory.spare_at)
     return Stock(
         start=min(missing, free) if may_start else 0,
-        stop_spent=load.spent if load.standby >= want else in_the_way if may_start else 0,
+        # One that is to be replaced cannot serve, and may be in the way of what does.
+        stop_spent=in_the_way if may_start and load.standby < want else load.spent,
         stop=min(max(0, there - want), load.standby + load.warming),
     )
 

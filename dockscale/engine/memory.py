@@ -41,6 +41,8 @@ class _Box:
     program: Program
     runner: web.AppRunner | None = None
     boot: asyncio.Task[None] | None = None
+    binds: bool = False
+    """It is about to listen: to cut that short would leave a socket behind."""
     log: list[str] = field(default_factory=list)
     runs: asyncio.Event = field(default_factory=asyncio.Event)
     """Not set while it is paused: connections are accepted then, as the kernel does, and nothing is answered."""
@@ -166,6 +168,7 @@ class MemoryEngine:
             box.log.append(box.program.exits)
             await self._halt(box)
         else:
+            box.binds = False
             box.boot = asyncio.create_task(self._boot(box, address), name=f"boot {box.container.name}")
 
     async def stop(self, container_id: str, timeout: float) -> None:
@@ -240,6 +243,7 @@ class MemoryEngine:
         await asyncio.sleep(box.program.boot_s)
         if box.program.gate is not None:
             await box.program.gate.wait()
+        box.binds = True
         program = box.program.serve(box.container.name)
         program.middlewares.append(_frozen_until(box.runs))
         box.runner = web.AppRunner(program, access_log=None, shutdown_timeout=0)
@@ -252,7 +256,8 @@ class MemoryEngine:
         box.container = replace(box.container, state="exited", addresses={})
         self._tell()
         if box.boot is not None:
-            box.boot.cancel()
+            if not box.binds:
+                box.boot.cancel()
             await asyncio.gather(box.boot, return_exceptions=True)
         if box.runner is not None:
             runner, box.runner = box.runner, None

@@ -919,12 +919,12 @@ def test_spares_that_are_not_wanted_any_more_end() -> None:
 
 
 @pytest.mark.parametrize("waits", ["spare_at", "retry_at"])
-def test_after_a_failure_spares_wait_and_spent_ones_are_kept(waits: str) -> None:
+def test_after_a_failure_spares_wait_and_spent_ones_are_in_nobodys_way(waits: str) -> None:
     spec, facts = app(standby_instances=2, max_instances=3), load(ready=1, spent=2)
     memory = Memory(True, True, spare_at=10.0) if waits == "spare_at" else Memory(True, True, retry_at=10.0)
 
-    assert stock(spec, facts, memory, 9.9) == Stock()
-    assert stock(spec, facts, memory, 10.0) == Stock(stop_spent=2)
+    assert stock(spec, facts, memory, 9.9) == Stock(stop_spent=2)
+    assert stock(spec, replace(facts, spent=0), memory, 10.0) == Stock(start=2)
 
 
 def test_each_spare_that_fails_in_a_row_makes_the_next_wait_longer_and_nothing_else() -> None:
