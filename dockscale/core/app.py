@@ -187,8 +187,15 @@ class App:
         if self.retired:
             raise AppGone(f"the app {self.app_id} was removed")
         wait = self.memory.retry_at - self._clock()
-        if wait > 0 and not (self.pool.candidates() or self.aside):
+        if wait > 0 and not self._hopes():
             raise Failing(f"the last start failed: {self.failure}", wait)
+
+    def _hopes(self) -> bool:
+        """Tell whether there is any that serves, is coming, or can be put into service without a start."""
+        spares = (each for each in self.pool.spares() if each.state is State.STANDBY)
+        return bool(self.pool.candidates() or self.aside) or any(
+            not self.is_spent(each, self._clock()) for each in spares
+        )
 
     def retry_after(self) -> int:
         """Estimate in how many whole seconds a client that got no place may find one (RFC 9110 section 10.2.3)."""
@@ -317,7 +324,7 @@ class App:
         self.memory = after_failed_start(self.memory, self._clock())
         if instance.revision == self.template.id and (self.aside or any(self.stale())):
             self.rollout_failure = why
-        if not (self.pool.candidates() or self.aside):
+        if not self._hopes():
             self.pool.dismiss(StartFailed(why))
 
     def spare_failed(self, instance: Instance) -> None:
