@@ -117,6 +117,20 @@ async def test_a_spare_serves_also_while_no_start_is_due_because_the_last_one_fa
         assert (status, shown["instance"]) == (200, spare)
 
 
+async def test_connections_that_failed_before_an_instance_proved_itself_anew_are_forgotten() -> None:
+    async with world(SPARE | SLEEPS | {"autoscaling.max_instances": "1"}) as it:
+        await it.get()
+        [only] = it.app().pool
+        it.app().pool.connect_failed(only)
+        it.clock.advance(31)
+        it.tick()
+        await until(lambda: it.states() == {"standby": 1})
+
+        await it.get()
+
+        assert only.failed_connections == 0
+
+
 async def test_spares_never_serve_and_never_count_as_ready() -> None:
     async with world(SPARE) as it:
         serving_it = await with_spare(it)

@@ -107,7 +107,9 @@ class App:
         self.scheduled: int | None = None
         """Minimum by the schedule now; whoever knows the time of day sets it."""
         self.gauge: float | None = None
-        """The app's own metric, on average over its ready instances; whoever asks them sets it."""
+        """The app's own metric, on average over the instances that were asked; whoever asks them sets it."""
+        self.gauge_on = 0
+        """How many that were."""
         self.gauge_failure = ""
         """Why some or all of them did not tell it."""
         self.room = UNBOUNDED
@@ -124,7 +126,7 @@ class App:
         self._calm_until = 0.0
         self._adopted = False
         self.memory = Memory(awake=not spec.lazy, warm=not spec.lazy)
-        self.template = template
+        self.spec, self.template = spec, template
         self.follow(spec, template)
 
     def follow(self, spec: AppSpec, template: Template) -> None:
@@ -132,6 +134,8 @@ class App:
         if template.id != self.template.id:
             self.rollout_failure = ""
             self.memory = replace(self.memory, shunned="")
+        if spec.autoscaling.metric_name != self.spec.autoscaling.metric_name:
+            self.gauge, self.gauge_failure = None, ""
         self.spec = spec
         self.template = template
         self.pool.measure(spec.autoscaling.target_concurrency is not None)
@@ -247,13 +251,19 @@ class App:
             line_s=self._line_s(seen.ready) if waiting else 0.0,
             lined_up_s=self.pool.lined_up_s if waiting else 0.0,
             start_s=_mean(self.stats.cold_start),
-            gauge=self.gauge,
+            gauge=self._gauge_for(seen.ready),
             scheduled=self.scheduled,
             room=self.room,
             idle_s=0.0 if seen.in_flight or waiting else now - self._busy_at,
             observed_s=now - self._since,
             adopted=self._adopted,
         )
+
+    def _gauge_for(self, ready: int) -> float | None:
+        """The gauge shared by those ready now: until they are asked again, all that there was is theirs together."""
+        if self.gauge is None or not ready or not self.gauge_on:
+            return self.gauge
+        return self.gauge * self.gauge_on / ready
 
     def is_spent(self, spare: Instance, now: float) -> bool:
         """Tell whether an instance is a spare that is too old to serve well, or was made from an earlier template."""
