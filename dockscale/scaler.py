@@ -75,15 +75,17 @@ class Scaler:
         if path and name and app.app_id not in self._reading:
             self._reading.add(app.app_id)
             ready = {each.name: each.address for each in app.pool if each.state is State.READY}
-            self._tasks.create_task(self._gauge(app, gauges(session, ready, path, name)), name=f"gauge of {app.app_id}")
+            reading = self._gauge(app, len(ready), gauges(session, ready, path, name))
+            self._tasks.create_task(reading, name=f"gauge of {app.app_id}")
 
-    async def _gauge(self, app: App, reading: Awaitable[tuple[dict[str, float], dict[str, str]]]) -> None:
+    async def _gauge(self, app: App, asked: int, reading: Awaitable[tuple[dict[str, float], dict[str, str]]]) -> None:
         values, reasons = await reading
         self._reading.discard(app.app_id)
         why = "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
         if why and not app.gauge_failure:
             log.warning("gauge_unread", app=app.app_id, why=why)
         app.gauge = sum(values.values()) / len(values) if values else None
+        app.gauge_on = asked
         app.gauge_failure = why
         self.tick(app)
 

@@ -1,6 +1,7 @@
 """The host's budget over all apps, from the outside: who is refused and told so, who gives way, who comes next."""
 
 import asyncio
+from dataclasses import replace
 
 from dockscale.core.policy import Held
 from dockscale.engine.memory import MemoryEngine, Program
@@ -83,6 +84,21 @@ async def test_an_idle_instance_of_a_less_important_app_gives_way_and_a_busy_one
 
         assert (await it.get(app_id="high"))[0] == 200
         assert serving_it.why == "it gave way to high (the host's budget)"
+
+
+async def test_nobody_gives_way_to_an_app_whose_next_start_is_not_due() -> None:
+    engine = engine_with(low={"priority": "-1"}, high={})
+    async with serving(engine, max_instances=1) as it:
+        high = it.app("high")
+        high.memory = replace(high.memory, awake=True, failures=6, retry_at=it.clock() + 60)
+        await it.get(app_id="low")
+
+        it.tick("high")
+
+        decision = high.decision
+        assert decision is not None
+        assert decision.held_by == (Held.BACKOFF,)
+        assert it.states("low") == {"ready": 1}
 
 
 async def test_whoever_waits_gets_the_place_of_a_less_important_instance_soon_after_that_became_idle() -> None:

@@ -102,6 +102,32 @@ async def test_a_gauge_of_the_apps_own_brings_more_instances_and_fewer() -> None
         await until(lambda: it.states() == {"ready": 1})
 
 
+async def test_a_gauge_is_not_counted_for_instances_that_were_not_asked_yet() -> None:
+    engine = MemoryEngine()
+    engine.add_image("web", Program(Gauge(20)), ENABLED | GAUGED | prefixed({"autoscaling.scale_up_cooldown": "0"}))
+    async with serving(engine) as it:
+        await until(lambda: it.ready() == 1)
+        it.app().gauge, it.app().gauge_on = 20.0, 1
+        it.tick()
+        await until(lambda: it.ready() == 3)
+
+        it.tick()
+
+        assert it.states() == {"ready": 3}
+
+
+async def test_a_gauge_that_labels_name_no_more_is_forgotten() -> None:
+    engine = MemoryEngine()
+    engine.add_image("web", Program(Gauge(5)), ENABLED | GAUGED)
+    async with serving(engine) as it:
+        it.app().gauge = 5.0
+
+        engine.add_image("web", Program(backend), ENABLED)
+        await it.settled()
+
+        assert it.app().gauge is None
+
+
 async def test_a_gauge_that_cannot_be_read_holds_back_going_down_and_says_why() -> None:
     engine, gauge = MemoryEngine(), Gauge(15)
     engine.add_image("web", Program(gauge), ENABLED | GAUGED)

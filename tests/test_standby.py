@@ -1,6 +1,7 @@
 """Standby: paused instances that are there before they are needed, over the memory engine and real sockets."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -100,6 +101,34 @@ async def test_one_that_is_to_be_parked_finishes_what_it_has_first() -> None:
 
         assert (await slow)[0] == 200
         await until(lambda: serving_it.state is State.STANDBY)
+
+
+async def test_a_spare_serves_also_while_no_start_is_due_because_the_last_one_failed() -> None:
+    async with world(SPARE | SLEEPS) as it:
+        await with_spare(it)
+        [spare] = paused(it)
+        it.clock.advance(31)
+        it.tick()
+        await until(lambda: it.states() == {"standby": 1})
+        it.app().memory = replace(it.app().memory, failures=6, retry_at=it.clock() + 60)
+
+        status, shown = await it.get()
+
+        assert (status, shown["instance"]) == (200, spare)
+
+
+async def test_connections_that_failed_before_an_instance_proved_itself_anew_are_forgotten() -> None:
+    async with world(SPARE | SLEEPS | {"autoscaling.max_instances": "1"}) as it:
+        await it.get()
+        [only] = it.app().pool
+        it.app().pool.connect_failed(only)
+        it.clock.advance(31)
+        it.tick()
+        await until(lambda: it.states() == {"standby": 1})
+
+        await it.get()
+
+        assert only.failed_connections == 0
 
 
 async def test_spares_never_serve_and_never_count_as_ready() -> None:

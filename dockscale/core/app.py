@@ -107,7 +107,9 @@ class App:
         self.scheduled: int | None = None
         """Minimum by the schedule now; whoever knows the time of day sets it."""
         self.gauge: float | None = None
-        """The app's own metric, on average over its ready instances; whoever asks them sets it."""
+        """The app's own metric, on average over the instances that were asked; whoever asks them sets it."""
+        self.gauge_on = 0
+        """How many that were."""
         self.gauge_failure = ""
         """Why some or all of them did not tell it."""
         self.room = UNBOUNDED
@@ -124,7 +126,7 @@ class App:
         self._calm_until = 0.0
         self._adopted = False
         self.memory = Memory(awake=not spec.lazy, warm=not spec.lazy)
-        self.template = template
+        self.spec, self.template = spec, template
         self.follow(spec, template)
 
     def follow(self, spec: AppSpec, template: Template) -> None:
@@ -132,6 +134,8 @@ class App:
         if template.id != self.template.id:
             self.rollout_failure = ""
             self.memory = replace(self.memory, shunned="")
+        if spec.autoscaling.metric_name != self.spec.autoscaling.metric_name:
+            self.gauge, self.gauge_failure = None, ""
         self.spec = spec
         self.template = template
         self.pool.measure(spec.autoscaling.target_concurrency is not None)
@@ -187,8 +191,15 @@ class App:
         if self.retired:
             raise AppGone(f"the app {self.app_id} was removed")
         wait = self.memory.retry_at - self._clock()
-        if wait > 0 and not (self.pool.candidates() or self.aside):
+        if wait > 0 and not self._hopes():
             raise Failing(f"the last start failed: {self.failure}", wait)
+
+    def _hopes(self) -> bool:
+        """Tell whether there is any that serves, is coming, or can be put into service without a start."""
+        spares = (each for each in self.pool.spares() if each.state is State.STANDBY)
+        return bool(self.pool.candidates() or self.aside) or any(
+            not self.is_spent(each, self._clock()) for each in spares
+        )
 
     def retry_after(self) -> int:
         """Estimate in how many whole seconds a client that got no place may find one (RFC 9110 section 10.2.3)."""
@@ -240,13 +251,19 @@ class App:
             line_s=self._line_s(seen.ready) if waiting else 0.0,
             lined_up_s=self.pool.lined_up_s if waiting else 0.0,
             start_s=_mean(self.stats.cold_start),
-            gauge=self.gauge,
+            gauge=self._gauge_for(seen.ready),
             scheduled=self.scheduled,
             room=self.room,
             idle_s=0.0 if seen.in_flight or waiting else now - self._busy_at,
             observed_s=now - self._since,
             adopted=self._adopted,
         )
+
+    def _gauge_for(self, ready: int) -> float | None:
+        """The gauge shared by those ready now: until they are asked again, all that there was is theirs together."""
+        if self.gauge is None or not ready or not self.gauge_on:
+            return self.gauge
+        return self.gauge * self.gauge_on / ready
 
     def is_spent(self, spare: Instance, now: float) -> bool:
         """Tell whether an instance is a spare that is too old to serve well, or was made from an earlier template."""
@@ -317,7 +334,7 @@ class App:
         self.memory = after_failed_start(self.memory, self._clock())
         if instance.revision == self.template.id and (self.aside or any(self.stale())):
             self.rollout_failure = why
-        if not (self.pool.candidates() or self.aside):
+        if not self._hopes():
             self.pool.dismiss(StartFailed(why))
 
     def spare_failed(self, instance: Instance) -> None:

@@ -155,7 +155,7 @@ class Load:
     start_s: float = 0.0
     """Seconds that a start takes; 0 before one was seen."""
     gauge: float | None = None
-    """The app's own metric, on average over its ready instances; None if it has none, or none could be read."""
+    """The app's own metric, shared by its ready instances; None if it has none, or none could be read."""
     scheduled: int | None = None
     """Minimum by the schedule; None: there is none, or it has not begun."""
     room: int = UNBOUNDED

@@ -294,9 +294,6 @@ def _up(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int, reas
     if instances > room:
         instances = room
         held.append(Held.DRAINING)
-    if instances > (room := have + load.standby + load.warming + load.room):
-        instances = room
-        held.append(Held.HOST_BUDGET)
     if reason in FOR_LOAD and spec.autoscaling.step == "one" and load.starting and instances > have:
         instances = have
         held.append(Held.STARTING)
@@ -306,9 +303,13 @@ def _up(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int, reas
         if now < over_at and instances > replacing:
             instances, recheck_at = replacing, over_at
             held.append(Held.UP_COOLDOWN)
-    if instances > have and now < memory.retry_at:
-        instances, recheck_at = have, memory.retry_at
+    if instances > (there := have + load.standby) and now < memory.retry_at:
+        instances, recheck_at = there, memory.retry_at
         held.append(Held.BACKOFF)
+    # Last: nobody is to give way for what something else holds back.
+    if instances > (room := have + load.standby + load.warming + load.room):
+        instances = room
+        held.append(Held.HOST_BUDGET)
     start = max(0, instances - have)
     if start:
         replaces = reason in (Reason.MINIMUM, Reason.SCHEDULE) or start <= len(memory.gone)

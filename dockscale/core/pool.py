@@ -320,6 +320,7 @@ class Pool:
             return
         instance.state = State.READY
         instance.address = address
+        instance.failed_connections = 0
         instance.ready_at = self._clock()
         self._ready = [each for each in self.instances.values() if each.state is State.READY]
         self.serve_line()

@@ -1233,7 +1233,7 @@ def test_what_is_measured_over_a_minute_starts_no_more_within_the_cooldown_than_
 def test_a_start_that_fails_leaves_the_cooldown_as_it_was(spec: AppSpec, load: Load, memory: Memory) -> None:
     decision, after = decide(spec, load, memory, NOW)
 
-    if decision.start:
+    if decision.start > load.standby:  # the others are there already
         assert after_failed_start(after, NOW + 1).last_up == memory.last_up
         assert after_failed_start(after_good_start(after), NOW + 1).last_up == after.last_up
 
