@@ -58,7 +58,7 @@ OWN_TASKS = {
     "proxy.exchange": "a request's wait for a place or a connection, cancelled when its client goes",
     "proxy.listener": "one connection's acceptance; the listener keeps it until it is done",
     "engine.docker": "one connection's event stream, cancelled in the same function",
-    "engine.memory": "a container's boot, which must outlive the call that starts it, as a container does",
+    "engine.memory": "a container's boot and end, which outlive the calls that begin them, as those of a container do",
 }
 SEEN_FROM_OUTSIDE = {
     "admin.api": "test_admin.py",

@@ -41,6 +41,7 @@ class _Box:
     program: Program
     runner: web.AppRunner | None = None
     boot: asyncio.Task[None] | None = None
+    end: asyncio.Task[None] | None = None
     binds: bool = False
     """It is about to listen: to cut that short would leave a socket behind."""
     log: list[str] = field(default_factory=list)
@@ -173,7 +174,7 @@ class MemoryEngine:
 
     async def stop(self, container_id: str, timeout: float) -> None:
         self._answer()
-        await self._halt(self._box(container_id), timeout)
+        await self._halt(self._box(container_id))
 
     async def pause(self, container_id: str) -> None:
         self._answer()
@@ -222,6 +223,8 @@ class MemoryEngine:
     async def close(self) -> None:
         for box in self._boxes.values():
             await self._halt(box)
+            if box.end is not None:
+                await box.end
 
     # How it is done.
 
@@ -250,17 +253,26 @@ class MemoryEngine:
         await box.runner.setup()
         await web.TCPSite(box.runner, address, box.container.ports[0]).start()
 
-    async def _halt(self, box: _Box, timeout: float = 0.0) -> None:
+    async def _halt(self, box: _Box) -> None:
         if box.container.state not in ("running", "paused"):
             return
         box.container = replace(box.container, state="exited", addresses={})
         self._tell()
+        # Whoever asked for it may go away meanwhile; the program ends nevertheless.
+        box.end = asyncio.create_task(self._clear(box), name=f"end {box.container.name}")
+        await asyncio.shield(box.end)
+
+    async def _clear(self, box: _Box) -> None:
         if box.boot is not None:
             if not box.binds:
                 box.boot.cancel()
             await asyncio.gather(box.boot, return_exceptions=True)
         if box.runner is not None:
             runner, box.runner = box.runner, None
+            for site in list(runner.sites):
+                await site.stop()
+            for _ in range(3):  # what was accepted last becomes a connection
+                await asyncio.sleep(0)
             for connection in runner.server.connections if runner.server else ():
                 if connection.transport is not None:
                     connection.transport.abort()
