@@ -247,11 +247,12 @@ class Lives:
             raise _StartFailed(instance.why)
 
     async def _run(self, app: App, instance: Instance, container_id: str | None) -> Container:
+        instance.container_id = container_id or ""
         async with self._starts:
+            if _leaves(instance):
+                raise _StartFailed(instance.why)
             if container_id is None:
                 await self._copy(app, instance)
-            else:
-                instance.container_id = container_id
             try:
                 await self._engine.start(instance.container_id)
             except NotFound:

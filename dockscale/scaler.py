@@ -12,7 +12,7 @@ import structlog
 from dockscale.core.app import App
 from dockscale.core.catalog import Container
 from dockscale.core.host import Host
-from dockscale.core.policy import Decision, Held, rollout, stock, victims
+from dockscale.core.policy import Decision, Held, Reason, rollout, stock, victims
 from dockscale.core.pool import Clock, Instance, State
 from dockscale.core.spec import LAST_DOWN, REVISION
 from dockscale.engine import Engine
@@ -105,6 +105,8 @@ class Scaler:
             self._add(app)
         if decision.changes:
             self._tell(app, decision, stopped=len(leaving))
+        if decision.stop and decision.reason is Reason.QUIET:
+            self._lives.drop_ahead(app)  # it says when the last time was
         self._roll(app, decision)
         self._stock(app, decision)
         self._make_room(app, decision)
@@ -280,7 +282,7 @@ class Scaler:
         elif not found.runs:
             app.pool.lose(instance, f"its container is {found.state}")
         elif instance.state is State.STANDBY:
-            app.pool.lose(instance, "its container was unpaused by hand")
+            self._drain(app, instance, "its container was unpaused by hand")
         elif instance.state is State.READY and (host := self._lives.host_of(found)) != instance.address[0]:
             # Restarted in between: its old address may be another container's by now.
             app.pool.lose(instance, f"its container has {'another' if host else 'no'} address")
@@ -340,7 +342,8 @@ class Scaler:
     def _recall(self, app: App, container: Container) -> None:
         """Set the cooldowns' clocks by what a copy shows of the time before dockscale watched."""
         ago = self._clock() - time.time()
-        up = min(self._clock(), container.created + ago) if container.runs else None  # a spare is no scale-up
+        started = max(container.created, container.started)
+        up = min(self._clock(), started + ago) if container.runs else None  # a spare is no scale-up
         down = None
         if container.labels.get(LAST_DOWN, "").isdecimal():
             down = min(self._clock(), int(container.labels[LAST_DOWN]) + ago)
@@ -388,8 +391,8 @@ def _is_spare(app: App, container: Container) -> bool:
 
 def _scheduled(app: App) -> int | None:
     """What the schedule asks for at this time of day."""
-    schedule = app.spec.autoscaling.schedule
-    return schedule.minimum(datetime.now(UTC)) if schedule is not None else None
+    scaling = app.spec.autoscaling
+    return scaling.schedule.minimum(datetime.now(UTC)) if scaling.schedule and scaling.enabled else None
 
 
 def _later(one: float | None, other: float | None) -> float | None:

@@ -1,5 +1,6 @@
 """A copy that is created before anybody wants it, so that the next start is only a start."""
 
+from dockscale.core.spec import AppSpec
 from dockscale.engine.memory import MemoryEngine, Program
 from tests.support.backend import backend
 from tests.support.world import ENABLED, World, prefixed, serving, until, world
@@ -61,6 +62,22 @@ async def test_a_copy_that_was_removed_by_hand_is_made_again_when_it_is_needed()
 
         assert (await it.get())[0] == 200
         assert it.app().stats.start_failures == 0
+
+
+async def test_a_copy_says_when_the_app_went_down_last_so_that_the_next_dockscale_knows() -> None:
+    labels = {"autoscaling.min_instances": "2"}
+    async with world(labels, create_ahead=True) as it:
+        before = await with_copy(it)
+        await until(lambda: it.ready() == 2)
+        it.app().follow(AppSpec(app_id="web", port=8000), it.app().template)
+        it.clock.advance(700)
+        it.tick()
+        assert it.ready() == 1
+        it.tick()
+
+        await until(lambda: created(it) not in ([], [before]))
+        [copy] = [box.container for box in it.engine._boxes.values() if box.container.state == "created"]
+        assert "dockscale.last-down" in copy.labels
 
 
 async def test_a_copy_goes_with_its_app() -> None:

@@ -535,3 +535,14 @@ async def test_an_app_that_goes_and_comes_back_counts_what_still_drains() -> Non
         assert len(running(it)) == 1
         assert ((await slow)[0], (await waiting)[0]) == (200, 200)
         assert len(running(it)) == 1
+
+
+async def test_what_is_told_to_go_while_it_waits_to_be_started_is_never_started() -> None:
+    labels = {"lazy": "false", "autoscaling.min_instances": "3"}
+    async with world(labels, program=Program(backend, start_s=0.1), parallel_starts=1) as it:
+        await until(lambda: it.engine.starts == 1)
+
+        it.engine.remove_image("web")
+
+        await until(lambda: not it.dockscale.scaler._lives.tended)
+        assert it.engine.starts == 1

@@ -220,8 +220,28 @@ async def test_nobody_waits_for_the_end_of_a_spare_that_answers_no_more(monkeypa
         monkeypatch.setattr(it.engine, "stop", slow_stop)
 
         assert (await it.get())[0] == 200
-        assert it.states()["draining"] == 1
+        assert it.states()["draining"] >= 1
         ends.set()
+
+
+async def test_an_app_that_does_not_survive_being_paused_wakes_by_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dockscale.life.WAKE_S", 0.1)
+    labels = SLEEPS | {"autoscaling.standby_instances": "3", "startup_config.health_path": "/status?code=200"}
+    async with world(labels) as it:
+        await it.get()
+        await until(lambda: it.states() == {"ready": 1, "standby": 3})
+        it.clock.advance(31)
+        it.tick()
+        await until(lambda: it.states() == {"standby": 3})
+        unpause = it.engine.unpause
+
+        async def spoil(container_id: str) -> None:
+            await unpause(container_id)
+            await it.engine._boxes[container_id].runner.cleanup()
+
+        monkeypatch.setattr(it.engine, "unpause", spoil)
+
+        assert (await it.get())[0] == 200
 
 
 async def test_a_spare_unpaused_by_hand_is_replaced() -> None:

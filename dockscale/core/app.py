@@ -125,6 +125,7 @@ class App:
         self._quiet_until = 0.0
         self._calm_until = 0.0
         self._adopted = False
+        self._distrusted = -inf
         self.memory = Memory(awake=not spec.lazy, warm=not spec.lazy)
         self.spec, self.template = spec, template
         self.follow(spec, template)
@@ -266,10 +267,11 @@ class App:
         return self.gauge * self.gauge_on / ready
 
     def is_spent(self, spare: Instance, now: float) -> bool:
-        """Tell whether an instance is a spare that is too old to serve well, or was made from an earlier template."""
+        """Tell whether it is a spare that is not trusted to serve well, or that was made from an earlier template."""
         if not spare.spare:
             return False
-        too_old = spare.state is State.STANDBY and now - spare.started_at > self.spec.autoscaling.standby_max_age
+        kept_from = max(self._distrusted, now - self.spec.autoscaling.standby_max_age)
+        too_old = spare.state is State.STANDBY and spare.started_at < kept_from
         return too_old or spare.revision != self.template.id
 
     def stale(self) -> list[Instance]:
@@ -338,11 +340,15 @@ class App:
             self.pool.dismiss(StartFailed(why))
 
     def spare_failed(self, instance: Instance) -> None:
-        """Note a spare that came to nothing; if it was to serve already, another one takes its place."""
+        """Note a spare that came to nothing; if it was to serve already, another instance takes its place.
+
+        That one is no other spare that was there then: what one did not survive, the others hardly will.
+        """
         if instance.spare:
             self.memory = after_failed_spare(self.memory, self._clock())
         else:
             self.pool.gone.append(instance)
+            self._distrusted = self._clock()
 
     def shun(self) -> None:
         """Note that the present template got nothing ready in the place of an instance that had to make room for it."""

@@ -20,6 +20,8 @@ class Container:
     """`created`, `running`, `paused`, `restarting`, `exited`, `removing` or `dead`."""
     created: float = 0.0
     """Unix time in seconds."""
+    started: float = 0.0
+    """The same of its latest start, as it was when the container was first seen; 0 if it had not been started."""
     image_id: str = ""
     ports: tuple[int, ...] = ()
     """Exposed TCP ports."""

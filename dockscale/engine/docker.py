@@ -44,6 +44,7 @@ _HOST_NOT_COPIED = {
 class _Fixed:
     created: float
     ports: tuple[int, ...]
+    started: float = 0.0
     auto_remove: bool = False
     memory: int = 0
     of_a_build: bool = False
@@ -243,6 +244,7 @@ class DockerEngine:
             self._fixed[container_id] = _Fixed(
                 _unix(shown["Created"]),
                 _exposed(shown["Config"]),
+                _unix(shown["State"]["StartedAt"]),
                 bool(shown["HostConfig"].get("AutoRemove")),
                 int(shown["HostConfig"].get("Memory") or 0),
                 _of_a_build(shown["Config"]),
@@ -262,6 +264,7 @@ class DockerEngine:
             labels=summary.get("Labels") or {},
             state="exited" if dead else summary["State"],
             created=fixed.created,
+            started=max(0.0, fixed.started),
             image_id=summary.get("ImageID", ""),
             ports=fixed.ports,
             addresses={} if dead else {"host": "127.0.0.1"} if mode == "host" else _addresses(networks),

@@ -1,13 +1,14 @@
 """What is Docker's alone: what a copy has and has not, and life without a daemon."""
 
 import asyncio
+import time
 
 import pytest
 
 from dockscale.engine import EngineAway, Event
 from dockscale.engine.docker import DockerEngine
 from tests.support.faulty import faulty
-from tests.support.real import PROBE, Real
+from tests.support.real import PROBE, Real, in_thread
 from tests.support.world import ENABLED, until
 
 
@@ -159,3 +160,16 @@ async def test_an_image_that_a_newer_build_replaced_is_no_app_any_more(real: Rea
     await engine.close()
 
     assert image.labels["dockscale.version"] == "2"
+
+
+@pytest.mark.engine
+async def test_a_container_that_was_running_before_says_since_when(real: Real) -> None:
+    box = await in_thread(lambda: real.create("app"))
+    before = time.time()
+    await in_thread(box.start)
+    engine = DockerEngine(only=real.label)
+
+    [seen] = (await engine.list()).containers
+    await engine.close()
+
+    assert seen.created < before <= seen.started <= time.time()
