@@ -24,7 +24,7 @@ import uvloop
 
 from bench import waking
 from bench.bounds import bounds
-from bench.report import judgement, machine, say
+from bench.report import Verdict, judgement, machine, say
 from bench.stage import Part
 from bench.step import DEFAULT_PARALLEL, step
 from bench.storm import storm
@@ -72,18 +72,19 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # kills make errors, which are counted
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    done = []
+    pieces = [f"{machine()}."]
+    verdicts: list[Verdict] = []
     for name, measure in parts(options).items():
         if not options.names or name in options.names:
             say(name)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                done.append(runner.run(measure()))
-    tables = [table for part in done for table in part.tables]
-    verdicts = [verdict for part in done for verdict in part.verdicts]
-    text = "\n\n".join([f"{machine()}.", *tables, judgement(verdicts)]) + "\n"
-    print(text, end="")
+                part = runner.run(measure())
+            pieces += part.tables
+            verdicts += part.verdicts
+            print("\n\n".join(part.tables), end="\n\n", flush=True)
+    print(judgement(verdicts))
     if options.output:
-        options.output.write_text(text)
+        options.output.write_text("\n\n".join([*pieces, judgement(verdicts)]) + "\n")
 
 
 if __name__ == "__main__":

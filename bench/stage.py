@@ -31,6 +31,9 @@ SLEEPS_AFTER_S = 61.0
 PAUSE_S = 0.1
 """What lies between two measurements, so that the first has ended."""
 
+LATE_S = 0.5
+"""What the engine was asked to make when dockscale ended may come into being within this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -144,6 +147,7 @@ async def engine() -> AsyncIterator[tuple[Real, Timed]]:
         yield real, timed
     finally:
         await timed.close()
+        await asyncio.sleep(LATE_S)
         await asyncio.to_thread(real.clean)
 
 

@@ -1,6 +1,6 @@
 """What it costs to decide about a thousand apps, one after the other, as happens every `DOCKSCALE_INTERVAL`.
 
-On the memory engine. A fifth of the apps are awake, with one instance each, the others sleep; nothing is to be changed.
+On the memory engine. A tenth of the apps are awake, with one instance each, the others sleep; nothing is to be changed.
 A figure is the time for all of them. Nothing else runs in the process.
 """
 
@@ -14,7 +14,7 @@ from tests.support.backend import backend
 from tests.support.world import ENABLED, prefixed, serving, until
 
 APPS = 1000
-AWAKE = 200
+AWAKE = 100
 TARGET_S = 0.01
 
 
