@@ -17,6 +17,8 @@ log = structlog.get_logger()
 
 RELIST_S = 30.0
 RETRY_S = 1.0
+SETTLE_S = 0.05
+"""What changed, unlike what ended, may wait for what else changes: a listing takes time from those who are served."""
 
 
 class Tender(Protocol):
@@ -44,6 +46,7 @@ class Registry:
         self._chance = chance
         self._domain = domain
         self._dirty = asyncio.Event()
+        self._soon: asyncio.TimerHandle | None = None
         self._leaving: dict[str, App] = {}
         """Apps that are gone and still drain: if one comes back, what drains still counts."""
 
@@ -80,7 +83,9 @@ class Registry:
         told: bool | None = None
         async for event in self._engine.events():
             self.engine_up = event is not Event.AWAY
-            if self.engine_up:
+            if event is Event.CHANGED:
+                self._list_soon()
+            elif self.engine_up:
                 self._dirty.set()
             if self.engine_up is not told:
                 told = self.engine_up
@@ -88,6 +93,10 @@ class Registry:
                     log.info("engine_up")
                 else:
                     log.warning("engine_away", hint="traffic to running instances goes on; scaling waits")
+
+    def _list_soon(self) -> None:
+        if self._soon is None or self._soon.when() <= asyncio.get_running_loop().time():
+            self._soon = asyncio.get_running_loop().call_later(SETTLE_S, self._dirty.set)
 
     def _follow(self, catalog: Catalog, began: float) -> None:
         for app_id in self.apps.keys() - catalog.apps.keys():

@@ -21,6 +21,9 @@ from dockscale.scrape import gauges
 
 log = structlog.get_logger()
 
+FILL_S = 0.25
+"""What is only for later begins so long after what is wanted now, whose first answers it would slow down."""
+
 STARVED_S = 1.0
 """How often an app that requests wait for looks whether another one has become idle and can give way."""
 
@@ -47,6 +50,8 @@ class Scaler:
             engine, tasks, clock, self.tick, self._ended, network=network, parallel_starts=parallel_starts
         )
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
+        self._fills: dict[str, asyncio.TimerHandle] = {}
+        """By app: when what is only for later begins."""
         self._starved: dict[str, App] = {}
         """Apps that the host's budget keeps from what they need."""
         self._reading: set[str] = set()
@@ -66,7 +71,7 @@ class Scaler:
                             self._read_gauge(app, session)
                             self.tick(app)
         finally:
-            for timer in self._rechecks.values():
+            for timer in [*self._rechecks.values(), *self._fills.values()]:
                 timer.cancel()
 
     def _read_gauge(self, app: App, session: aiohttp.ClientSession) -> None:
@@ -181,9 +186,10 @@ class Scaler:
             instance.changed()
 
     def _stock(self, app: App, decision: Decision) -> None:
-        """Fill up, renew and reduce what is on standby."""
+        """Renew and reduce what is on standby, and see to it that what is missing is begun later."""
+        if self._lacks_copy(app):
+            self._fill_later(app)
         if not (app.spec.autoscaling.standby_instances or decision.load.standby or decision.load.spent):
-            self._copy_ahead(app)
             return
         self._measure_room(app)
         step = stock(app.spec, app.load(), app.memory, self._clock())
@@ -194,20 +200,36 @@ class Scaler:
             self._drain(app, instance, "its time on standby is over")
         for instance in [each for each in reversed(spares) if each not in spent][: step.stop]:
             self._drain(app, instance, "more on standby than are wanted")
-        for _ in range(step.start if not self._starved else 0):
-            self._launch(app, spare=True)
-        self._copy_ahead(app)
+        if step.start:
+            self._fill_later(app)
 
-    def _copy_ahead(self, app: App) -> None:
-        """Have a copy ready for the next start, once the app has been awake and while nothing more urgent is begun."""
+    def _fill_later(self, app: App) -> None:
+        if app.app_id not in self._fills:
+            self._fills[app.app_id] = asyncio.get_running_loop().call_later(FILL_S, self._fill, app)
+
+    def _fill(self, app: App) -> None:
+        """Begin what is only for later: spares, and a copy for the next start. What is wanted now goes first."""
+        del self._fills[app.app_id]
+        if app.retired:
+            return
+        self._measure_room(app)
+        load = app.load()
+        if load.starting or load.waiting:
+            self._fill_later(app)
+            return
+        for _ in range(stock(app.spec, load, app.memory, self._clock()).start if not self._starved else 0):
+            self._launch(app, spare=True)
+        if self._lacks_copy(app):
+            self._lives.copy_ahead(app)
+
+    def _lacks_copy(self, app: App) -> bool:
+        """Tell whether a copy should be made ahead: the app has been awake, and has none of its present template."""
         ahead = self._lives.ahead.get(app.app_id)
         if ahead is not None and ahead.revision != app.template.id:
             self._lives.drop_ahead(app)
         if not (self._create_ahead and app.memory.warm) or app.app_id in self._lives.ahead:
-            return
-        busy = app.pool.counts()[State.STARTING] or self._clock() < app.memory.retry_at
-        if not busy and not _is_all_there_can_be(app):
-            self._lives.copy_ahead(app)
+            return False
+        return self._clock() >= app.memory.retry_at and not _is_all_there_can_be(app)
 
     def _make_room(self, app: App, decision: Decision) -> None:
         """Let others give way to an app that the host has no room for, and remember it until there is."""

@@ -2,6 +2,7 @@
 
 from structlog.testing import capture_logs
 
+from dockscale.engine import Event
 from dockscale.engine.memory import MemoryEngine, Program
 from tests.support.backend import backend
 from tests.support.world import ENABLED, prefixed, serving, until, world
@@ -14,9 +15,9 @@ class Muffled(MemoryEngine):
 
     lost = False
 
-    def _tell(self) -> None:
+    def _tell(self, event: Event = Event.CHANGED) -> None:
         if not self.lost:
-            super()._tell()
+            super()._tell(event)
 
 
 async def test_an_image_that_is_labelled_becomes_an_app_and_goes_with_it() -> None:

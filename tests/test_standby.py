@@ -160,7 +160,7 @@ async def test_a_spare_that_grew_old_is_replaced_by_a_new_one_which_is_there_fir
         it.clock.advance(3601)
         it.tick()
 
-        assert it.states() == {"ready": 1, "standby": 1, "starting": 1}
+        await until(lambda: it.states() == {"ready": 1, "standby": 1, "starting": 1})
         await until(lambda: it.states() == {"ready": 1, "standby": 1})
         assert paused(it) != [old]
 

@@ -24,6 +24,8 @@ class Event(StrEnum):
     """The connection stands (again); anything may have changed."""
     CHANGED = "changed"
     """Something with a dockscale label changed."""
+    ENDED = "ended"
+    """Something with a dockscale label ended, was removed, or lost its network."""
     AWAY = "away"
     """The connection is lost; it will be tried again until it stands."""
 

@@ -29,6 +29,7 @@ _WATCHED = {
         "tag", "untag", "delete", "load", "pull", "import",
     ],
 }  # fmt: skip
+_ENDS = frozenset({"die", "destroy", "disconnect"})
 # A copy's own business, or what two containers cannot share.
 _NOT_COPIED = ("Hostname", "Domainname", "MacAddress", "Labels", "Image")
 _HOST_NOT_COPIED = {
@@ -199,7 +200,7 @@ class DockerEngine:
                 if self._concerns(event):
                     if event["Action"] in ("pause", "unpause"):
                         await self._written_down(event["Actor"]["ID"])
-                    yield Event.CHANGED
+                    yield Event.ENDED if event["Action"] in _ENDS else Event.CHANGED
         finally:
             run.cancel()
             await asyncio.gather(run, return_exceptions=True)

@@ -204,7 +204,7 @@ class MemoryEngine:
         if container_id in self._boxes:
             await self._halt(self._boxes[container_id])
             self._boxes.pop(container_id, None)
-            self._tell()
+            self._tell(Event.ENDED)
 
     async def logs(self, container_id: str, tail: int) -> tuple[str, ...]:
         self._answer()
@@ -238,9 +238,9 @@ class MemoryEngine:
         except KeyError:
             raise NotFound(f"no container {container_id[:12]}") from None
 
-    def _tell(self) -> None:
+    def _tell(self, event: Event = Event.CHANGED) -> None:
         for listener in self._listeners:
-            listener.put_nowait(Event.CHANGED)
+            listener.put_nowait(event)
 
     async def _boot(self, box: _Box, address: str) -> None:
         await asyncio.sleep(box.program.boot_s)
@@ -257,7 +257,7 @@ class MemoryEngine:
         if box.container.state not in ("running", "paused"):
             return
         box.container = replace(box.container, state="exited", addresses={})
-        self._tell()
+        self._tell(Event.ENDED)
         # Whoever asked for it may go away meanwhile; the program ends nevertheless.
         box.end = asyncio.create_task(self._clear(box), name=f"end {box.container.name}")
         await asyncio.shield(box.end)

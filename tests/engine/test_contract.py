@@ -295,6 +295,6 @@ async def test_events_begin_with_resync_and_tell_of_every_change(hands: Hands) -
     await hands.engine.remove(made)
     await until(lambda: len(told) > before, "removed")
 
-    assert set(told[1:]) == {Event.CHANGED}
+    assert set(told[1:]) == {Event.CHANGED, Event.ENDED}
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
