@@ -154,7 +154,7 @@ async def test_spares_leave_room_for_what_serves() -> None:
 
 
 async def test_a_spare_that_grew_old_is_replaced_by_a_new_one_which_is_there_first() -> None:
-    async with world(SPARE | {"autoscaling.standby_max_age": "1h"}) as it:
+    async with world(SPARE | {"autoscaling.standby_max_age": "1h"}, program=Program(backend, boot_s=0.1)) as it:
         await with_spare(it)
         [old] = paused(it)
         it.clock.advance(3601)
