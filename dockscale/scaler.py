@@ -65,14 +65,18 @@ class Scaler:
             async with aiohttp.ClientSession() as session:
                 while True:
                     await asyncio.sleep(interval)
-                    for app in list(apps()):
-                        app.scheduled = _scheduled(app)
-                        if not app.at_rest:
-                            self._read_gauge(app, session)
-                            self.tick(app)
+                    self.look(list(apps()), session)
         finally:
             for timer in [*self._rechecks.values(), *self._fills.values()]:
                 timer.cancel()
+
+    def look(self, apps: Iterable[App], session: aiohttp.ClientSession) -> None:
+        """Look at each app once; those at rest need no more than that."""
+        for app in apps:
+            app.scheduled = _scheduled(app)
+            if not app.at_rest:
+                self._read_gauge(app, session)
+                self.tick(app)
 
     def _read_gauge(self, app: App, session: aiohttp.ClientSession) -> None:
         """Begin to ask the instances for the app's own metric; what they say is for a decision of its own."""
