@@ -33,8 +33,6 @@ async def ticks(rounds: int) -> Part:
             began = time.perf_counter()
             it.dockscale.scaler.look(apps, it.session)
             took.append(time.perf_counter() - began)
-    verdict = Verdict(
-        f"a look at {APPS} apps: p95 ≤ {ms(TARGET_S)} ms", f"{ms(p95(took))} ms", p95(took) <= TARGET_S
-    )
+    verdict = Verdict(f"a look at {APPS} apps: p95 ≤ {ms(TARGET_S)} ms", f"{ms(p95(took))} ms", p95(took) <= TARGET_S)
     shown = table(head_of(f"{APPS} apps, {AWAKE} awake", rounds), [in_ms("a look at each", took)])
     return Part((shown,), (verdict,))
