@@ -57,7 +57,7 @@ def test_from_make_run_to_make_stop(stack: docker.DockerClient) -> None:
     awake = names(stack, "dockscale.instance-of=hello")
 
     answered_by = {ask(HELLO)["instance_id"] for _ in range(60)}
-    scaled = names(stack, "dockscale.instance-of=hello", all_states=True)
+    scaled = names(stack, "dockscale.instance-of=hello")
 
     metrics = ask("http://127.0.0.1:9528/metrics")
     explained = subprocess.run(
