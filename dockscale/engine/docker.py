@@ -52,6 +52,13 @@ class _Fixed:
     """A step of `docker build`: it has the labels of the image that is being built, and is no app."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Unpausing:
+    call: asyncio.Task[None]
+    runs: asyncio.Event
+    """Set when the engine told that the container runs again, or the call is over."""
+
+
 class DockerEngine:
     """One Docker daemon.
 
@@ -69,6 +76,7 @@ class DockerEngine:
         # does for up to 50 ms, until networks are cleaned up.
         self._dead: set[str] = set()
         self._removed: set[str] = set()
+        self._unpausing: dict[str, _Unpausing] = {}
 
     async def list(self) -> Listing:
         with _translated():
@@ -144,12 +152,35 @@ class DockerEngine:
                     raise
 
     async def unpause(self, container_id: str) -> None:
+        """Return when the container runs again.
+
+        The engine tells of it at once, but answers only when it has written it down, some milliseconds later.
+        """
+        call = asyncio.create_task(self._unpause(container_id), name=f"unpause {container_id[:12]}")
+        unpausing = self._unpausing[container_id] = _Unpausing(call, asyncio.Event())
+        call.add_done_callback(lambda _: self._unpaused(container_id, unpausing))
+        try:
+            await unpausing.runs.wait()
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        if call.done():
+            call.result()
+
+    async def _unpause(self, container_id: str) -> None:
         with _translated():
             try:
                 await self._docker.containers.container(container_id).unpause()
             except aiodocker.DockerError as error:
                 if not _says(error, "is not paused") or not (await self.inspect(container_id)).runs:
                     raise
+
+    def _unpaused(self, container_id: str, unpausing: _Unpausing) -> None:
+        if self._unpausing.get(container_id) is unpausing:
+            del self._unpausing[container_id]
+        unpausing.runs.set()
+        if not unpausing.call.cancelled():
+            unpausing.call.exception()  # nobody asks for it when the container runs already
 
     async def remove(self, container_id: str) -> None:
         try:
@@ -214,6 +245,8 @@ class DockerEngine:
             self._dead.add(event["Actor"]["ID"])
         elif event["Action"] == "start":
             self._dead.discard(event["Actor"]["ID"])
+        elif event["Action"] == "unpause" and event["Actor"]["ID"] in self._unpausing:
+            self._unpausing[event["Actor"]["ID"]].runs.set()
         labels: dict[str, str] = event["Actor"]["Attributes"]
         said = {*labels, *(f"{name}={value}" for name, value in labels.items())}
         return said.issuperset(self._only) and any(label.startswith(PREFIX) for label in labels)
@@ -257,13 +290,18 @@ class DockerEngine:
         if fixed is None or fixed.of_a_build or container_id in self._removed:
             return None
         networks = (summary.get("NetworkSettings") or {}).get("Networks") or {}
-        dead = container_id in self._dead and summary["State"] in _ALIVE
+        state = summary["State"]
+        if container_id in self._dead and state in _ALIVE:
+            state = "exited"
+        elif state == "paused" and container_id in self._unpausing and self._unpausing[container_id].runs.is_set():
+            state = "running"
+        dead = state == "exited"
         mode = (summary.get("HostConfig") or {}).get("NetworkMode", "default")
         return Container(
             id=container_id,
             name=_own_name(summary),
             labels=summary.get("Labels") or {},
-            state="exited" if dead else summary["State"],
+            state=state,
             created=fixed.created,
             started=max(0.0, fixed.started),
             image_id=summary.get("ImageID", ""),

@@ -200,6 +200,25 @@ async def test_a_paused_container_takes_connections_and_answers_once_it_is_unpau
     assert await answers(host)
 
 
+async def test_what_was_unpaused_is_listed_as_running_before_the_engine_has_written_it_down(hands: Hands) -> None:
+    made = hands.create("app", ENABLED)
+    await hands.engine.start(made)
+    listening = asyncio.create_task(_until_broken(hands.engine.events()))
+
+    for _ in range(8):
+        await hands.engine.pause(made)
+        await hands.engine.unpause(made)
+        assert (await hands.engine.inspect(made)).state == "running"
+
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
+async def _until_broken(events: AsyncIterator[Event]) -> None:
+    async for _ in events:
+        pass
+
+
 async def test_what_does_not_run_cannot_be_paused_or_unpaused(hands: Hands) -> None:
     made = hands.create("app", ENABLED)
 
