@@ -260,8 +260,13 @@ class DockerEngine:
             await self._show(container_id)
 
     async def _summaries(self, filters: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+        run_again = {key for key, unpausing in self._unpausing.items() if unpausing.runs.is_set()}
         listed = await self._docker.containers.list(all=True, filters=json.dumps(filters))
-        return tuple(container._container for container in listed)
+        summaries = tuple(container._container for container in listed)
+        for summary in summaries:
+            if summary["Id"] in run_again and summary["State"] == "paused":  # not written down yet
+                summary["State"] = "running"
+        return summaries
 
     async def _show(self, container_id: str) -> dict[str, Any]:
         return await self._docker.containers.container(container_id).show()
@@ -290,18 +295,13 @@ class DockerEngine:
         if fixed is None or fixed.of_a_build or container_id in self._removed:
             return None
         networks = (summary.get("NetworkSettings") or {}).get("Networks") or {}
-        state = summary["State"]
-        if container_id in self._dead and state in _ALIVE:
-            state = "exited"
-        elif state == "paused" and container_id in self._unpausing and self._unpausing[container_id].runs.is_set():
-            state = "running"
-        dead = state == "exited"
+        dead = container_id in self._dead and summary["State"] in _ALIVE
         mode = (summary.get("HostConfig") or {}).get("NetworkMode", "default")
         return Container(
             id=container_id,
             name=_own_name(summary),
             labels=summary.get("Labels") or {},
-            state=state,
+            state="exited" if dead else summary["State"],
             created=fixed.created,
             started=max(0.0, fixed.started),
             image_id=summary.get("ImageID", ""),
