@@ -99,7 +99,7 @@ def url_of(server: Proxy) -> str:
 async def _worker(url: str) -> AsyncIterator[str]:
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.rpc.worker", url, cwd=ROOT, stdin=pipe, stdout=pipe
+        sys.executable, "-m", "bench.rpc.worker", url, cwd=ROOT, stdin=pipe, stdout=pipe, start_new_session=True
     )
     assert process.stdin is not None
     assert process.stdout is not None
