@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the images that the tests start: dockscale-probe:test and dockscale-hello:local.
+# Builds the images that the tests start: dockscale-probe:test, dockscale-rpc:test and dockscale-hello:local.
 # Unchanged images come from the engine's cache, in less than a second.
 set -eu
 cd "$(dirname "$0")/.."
@@ -18,6 +18,7 @@ build() { # $1: name of the image, then what 'docker build' gets; quiet unless i
 }
 
 build dockscale-probe:test --label org.dockscale.test=true images/probe
+build dockscale-rpc:test --label org.dockscale.test=true --build-arg PIP_INDEX_URL -f images/rpc/Dockerfile .
 # By compose, which knows its labels: a running dockscale must find the same image that it knows.
 if ! log=$(scripts/compose.sh build hello 2>&1); then
     echo "$log" | tail -n 25 >&2

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hypha_rpc import connect_to_server  # type: ignore[import-untyped] # it ships no types
+from hypha_rpc import connect_to_server
 
 from bench import peers
 from bench.load import LoadFailed

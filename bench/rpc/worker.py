@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvloop
-from hypha_rpc import connect_to_server  # type: ignore[import-untyped] # it ships no types
+from hypha_rpc import connect_to_server
 
 from bench.load import SMALL
 

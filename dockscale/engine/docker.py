@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -103,7 +103,7 @@ class DockerEngine:
                     return container
         raise NotFound(f"no container {container_id[:12]}")
 
-    async def clone(self, template: Template, name: str, labels: Mapping[str, str]) -> str:
+    async def clone(self, template: Template, name: str, labels: Mapping[str, str], env: Mapping[str, str]) -> str:
         with _translated():
             if isinstance(template, Image):
                 config: dict[str, Any] = {
@@ -119,6 +119,7 @@ class DockerEngine:
             emptied = {label: "" for label in inherited if label.startswith(_COMPOSE)}
             own = {label: value for label, value in template.labels.items() if not label.startswith(_COMPOSE)}
             config["Labels"] = {**own, **emptied, **labels}
+            config["Env"] = _environment(config.get("Env") or (), env)
             copy = await self._docker.containers.create(config, name=name)
             for network in others:
                 await (await self._docker.networks.get(network)).connect({"Container": copy.id})
@@ -195,6 +196,16 @@ class DockerEngine:
             container = self._docker.containers.container(container_id)
             lines = await container.log(stdout=True, stderr=True, tail=tail)
         return tuple("".join(lines).splitlines())
+
+    async def gateway(self) -> str:
+        network = self._network or "bridge"
+        with _translated():
+            shown = await (await self._docker.networks.get(network)).show()
+        for pool in shown["IPAM"]["Config"] or ():
+            gateway = str(pool.get("Gateway", ""))
+            if gateway and ":" not in gateway:  # those of IPv6 have colons
+                return gateway
+        raise EngineError(f"the network {network} has no gateway")
 
     async def events(self) -> AsyncIterator[Event]:
         attempt = 0
@@ -373,6 +384,12 @@ def _copied(shown: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     networks = shown["NetworkSettings"]["Networks"] or {}
     first = "bridge" if mode == "default" else mode
     return config, tuple(name for name in networks if name != first)
+
+
+def _environment(own: Iterable[str], more: Mapping[str, str]) -> list[str]:
+    """Put variables on top of a container's own. Those of its image come along by themselves."""
+    kept = [line for line in own if line.partition("=")[0] not in more]
+    return kept + [f"{name}={value}" for name, value in more.items()]
 
 
 def _of_a_build(config: dict[str, Any]) -> bool:
