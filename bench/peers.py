@@ -196,6 +196,7 @@ def _dockscale(place: Place, env: Mapping[str, str]) -> Command:
         "DOCKSCALE_HOST": "127.0.0.1",
         "DOCKSCALE_PORT": str(place.port),
         "DOCKSCALE_ADMIN_PORT": str(free_port()),
+        "DOCKSCALE_DATA_DIR": str(place.folder),
     }
     # -P: not this folder's source, unless that is what is installed.
     return Command((sys.executable, "-P", "-m", "dockscale.cli", "serve"), {**settings, **env})
