@@ -22,6 +22,12 @@ def _networks(value: object) -> object:
         raise ValueError(f"{error}; write networks such as 10.0.0.0/8, separated by commas") from None
 
 
+def _url(value: str) -> str:
+    if value and not re.fullmatch(r"https?://[^\s/]+/?", value):
+        raise ValueError("write an address such as http://dockscale:9527")
+    return value.rstrip("/")
+
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -82,6 +88,8 @@ class Settings(BaseSettings):
     """A label, `name` or `name=value`: nothing without it is seen, so that several dockscales can share an engine."""
     network: str = ""
     """Network on which instances are reached, and copies of images made. Empty: an instance's first network."""
+    rpc_url: Annotated[str, AfterValidator(_url)] = ""
+    """Main port as apps of type `rpc` reach it, such as http://dockscale:9527. Empty: found out from the network."""
     interval: float = Field(10.0, gt=0)
     """Seconds between looks at each app; what rises or breaks is acted on at once."""
     parallel_starts: int = Field(4, ge=1)

@@ -163,7 +163,7 @@ class Control:
         app = self._registry.apps.get(app_id)
         if app is not None:
             return self._short(app) | {
-                "instances": [self._instance(instance) for instance in app.pool],
+                "instances": [self._instance(instance, app) for instance in app.pool],
                 "decisions": [self._decision(decision, app) for decision in reversed(app.journal)],
                 "spec": app.spec.model_dump(mode="json"),
             }
@@ -217,12 +217,12 @@ class Control:
         host, slash, path = url.partition("/")
         return f"http://{host}:{self._port}{slash}{path}"
 
-    def _instance(self, instance: Instance) -> dict[str, Any]:
+    def _instance(self, instance: Instance, app: App) -> dict[str, Any]:
         now = self._clock()
         return {
             "name": instance.name,
             "state": str(instance.state),
-            "address": f"{instance.address[0]}:{instance.address[1]}" if instance.address[1] else "",
+            "address": instance.client_id if app.spec.speaks_rpc else _address(instance),
             "container_id": instance.container_id[:12],
             "managed": instance.managed,
             "in_flight": instance.in_flight,
@@ -244,6 +244,11 @@ class Control:
             "load": _inputs(decision.load),
             "explanation": explain(decision, app.spec),
         }
+
+
+def _address(instance: Instance) -> str:
+    host, port = instance.address
+    return f"{host}:{port}" if port else ""
 
 
 def _inputs(load: Load) -> dict[str, Any]:

@@ -4,9 +4,10 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import Protocol
 
 import structlog
 
@@ -24,12 +25,31 @@ GOODBYE_S = 1.0
 """What sockets get to close by themselves after they were told that the instance leaves."""
 WAKE_S = 5.0
 """Within this an instance that was unpaused must answer again; another one is started then."""
+RECONNECT_S = 75.0
+"""Within this an RPC client that has been without dockscale for long tries to connect again."""
 LISTING_S = 300.0
 """No listing takes longer than this."""
 _RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 Source = Container | str | None
 """A running or paused container to adopt, the id of one to start, or None to copy the template."""
+
+
+class Rpc(Protocol):
+    """What instances of apps of type `rpc` need of whoever they connect to."""
+
+    async def env(self, app: App, instance_name: str) -> Mapping[str, str]:
+        """Return what a copy needs in its environment in order to connect. It may be started much later.
+
+        Raises:
+            EngineError: it cannot be found out where instances reach dockscale.
+        """
+
+    async def registered(self, app: App, instance: Instance) -> None:
+        """Wait until the instance's client is connected and has registered `startup_config.wait_for_service`.
+
+        That is so when this returns, and not only a moment before. It never gives up.
+        """
 
 
 class _StartFailed(Exception):
@@ -66,6 +86,7 @@ class Lives:
         *,
         network: str = "",
         parallel_starts: int = 4,
+        rpc: Rpc | None = None,
     ) -> None:
         self.tended: set[str] = set()
         """Names of the containers that some life here will end."""
@@ -80,6 +101,7 @@ class Lives:
         self._ended = ended
         self._network = network
         self._starts = asyncio.Semaphore(parallel_starts)
+        self._rpc = rpc
 
     def begin(self, app: App, instance: Instance, source: Source) -> None:
         """Look after an instance, which is in the pool already, until it is gone."""
@@ -191,9 +213,12 @@ class Lives:
                 after_s = round(self._clock() - instance.started_at, 3)
                 log.info(became, app=app.app_id, instance=instance.name, after_s=after_s)
                 self._decide(app)
-            while instance.state is not State.DRAINING:
+            while instance.state is State.READY:
                 changed.clear()
                 await changed.wait()
+            if instance.unplugged and await self._comes_back(app, instance, address):
+                became = "instance_back"
+                continue
             if instance.ejected:
                 self._note_ejection(app, instance)
             if not instance.parks:
@@ -202,6 +227,17 @@ class Lives:
             if instance.in_flight or instance.lost or app.retired or instance.revision != app.template.id:
                 return
             instance.spare = True
+
+    async def _comes_back(self, app: App, instance: Instance, address: Address) -> bool:
+        """Let an unplugged instance prove itself anew, and tell whether it has; one that does not is ejected."""
+        try:
+            await self._prove(app, instance, address, app.spec.startup_config.timeout)
+        except _StartFailed as failure:
+            if instance.unplugged:  # else it leaves for another reason
+                app.pool.eject(instance, f"its connection broke, and {failure}")
+                self._decide(app)
+            return False
+        return True
 
     async def _start(self, app: App, instance: Instance, source: Source) -> Address:
         """Bring a container up and return where it answers.
@@ -216,35 +252,53 @@ class Lives:
         except EngineError as error:
             raise _StartFailed(f"the engine refused: {error}") from error
         address = (self.host_of(container), app.spec.port)
-        if container.state == "paused" and address[0]:
+        reachable = bool(address[0]) or app.spec.speaks_rpc  # then it is the one who connects
+        if container.state == "paused" and reachable:
             return address
         if not container.runs:
             raise _StartFailed(f"it exited at once (state {container.state})")
         if container.health == "unhealthy":
             raise _StartFailed("its HEALTHCHECK fails")
-        if not address[0]:
+        if not reachable:
             raise _StartFailed(f"it has no address on network {self._network or '(any)'}")
-        await self._prove(app, instance, address, app.spec.startup_config.timeout)
+        timeout = app.spec.startup_config.timeout
+        if app.spec.speaks_rpc and isinstance(source, Container):
+            timeout = max(timeout, RECONNECT_S)
+        await self._prove(app, instance, address, timeout)
         return address
 
     async def _prove(self, app: App, instance: Instance, address: Address, timeout: float) -> None:
-        path = app.spec.startup_config.health_path
+        """Wait until an instance can serve.
+
+        Raises:
+            _StartFailed: it could not within `timeout` seconds, or leaves.
+        """
         notify = instance.changed
         try:
             async with asyncio.timeout(timeout) as bound:
                 # Lost or told to go meanwhile: no reason to go on asking.
                 instance.changed = lambda: _cut_short(bound) if _leaves(instance) else None
                 if not _leaves(instance):
-                    await probe.until_ready(*address, path)
+                    await self._can_serve(app, instance, address)
         except TimeoutError:
             if not _leaves(instance):
-                asked = f"answer {path} with 2xx or 3xx" if path else "accept a connection"
-                label = " (startup_config.timeout)" if timeout == app.spec.startup_config.timeout else ""
-                raise _StartFailed(f"it did not {asked} on port {app.spec.port} within {timeout:g} s{label}") from None
+                raise _StartFailed(_not_proved(app, instance, timeout)) from None
         finally:
             instance.changed = notify
         if _leaves(instance):
             raise _StartFailed(instance.why)
+
+    async def _can_serve(self, app: App, instance: Instance, address: Address) -> None:
+        if app.spec.speaks_rpc:
+            await self._hub.registered(app, instance)
+        else:
+            await probe.until_ready(*address, app.spec.startup_config.health_path)
+
+    @property
+    def _hub(self) -> Rpc:
+        if self._rpc is None:
+            raise _StartFailed("this dockscale has no RPC for its instances to connect to")
+        return self._rpc
 
     async def _run(self, app: App, instance: Instance, container_id: str | None) -> Container:
         instance.container_id = container_id or ""
@@ -265,12 +319,18 @@ class Lives:
             return await self._engine.inspect(instance.container_id)
 
     async def _copy(self, app: App, instance: Instance | Ahead) -> None:
-        """Create the container of an instance, or of one to come, from the template as it is now."""
+        """Create the container of an instance, or of one to come, from the template as it is now.
+
+        Raises:
+            EngineError: the engine did not, or does not say where instances reach dockscale.
+            _StartFailed: its instances need RPC, and there is none.
+        """
         instance.revision = app.template.id
         labels = {ENABLE: "true", MANAGED: "true", INSTANCE_OF: app.app_id, REVISION: instance.revision}
         if app.memory.last_down is not None:
             labels[LAST_DOWN] = f"{time.time() - (self._clock() - app.memory.last_down):.0f}"
-        instance.container_id = await self._engine.clone(app.template, instance.name, labels, {})
+        env = await self._hub.env(app, instance.name) if app.spec.speaks_rpc else {}
+        instance.container_id = await self._engine.clone(app.template, instance.name, labels, env)
 
     def host_of(self, container: Container) -> str:
         """Where a container is reached; empty if nowhere."""
@@ -370,7 +430,7 @@ class Lives:
     async def _copy_ahead(self, app: App, ahead: Ahead) -> None:
         try:
             await self._copy(app, ahead)
-        except EngineError as error:
+        except (EngineError, _StartFailed) as error:
             log.debug("copy_ahead_failed", app=app.app_id, error=str(error))
             if self.ahead.get(app.app_id) is ahead:
                 del self.ahead[app.app_id]
@@ -419,6 +479,18 @@ class Lives:
             return await self._engine.logs(instance.container_id, LOG_TAIL) if instance.container_id else ()
         except EngineError:
             return ()
+
+
+def _not_proved(app: App, instance: Instance, timeout: float) -> str:
+    """Say what an instance did not do in time."""
+    startup = app.spec.startup_config
+    within = f"within {timeout:g} s" + (" (startup_config.timeout)" if timeout == startup.timeout else "")
+    if not app.spec.speaks_rpc:
+        asked = f"answer {startup.health_path} with 2xx or 3xx" if startup.health_path else "accept a connection"
+        return f"it did not {asked} on port {app.spec.port} {within}"
+    by_hand = "" if instance.managed else "; made by hand, it needs the HYPHA_* variables that copies are given"
+    service = startup.wait_for_service
+    return f"it did not register the service {service!r} as client {instance.client_id!r} {within}{by_hand}"
 
 
 def _leaves(instance: Instance) -> bool:

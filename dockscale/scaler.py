@@ -16,7 +16,7 @@ from dockscale.core.policy import Decision, Held, Reason, rollout, stock, victim
 from dockscale.core.pool import Clock, Instance, State
 from dockscale.core.spec import LAST_DOWN, REVISION
 from dockscale.engine import Engine
-from dockscale.life import Ahead, Lives, free_name
+from dockscale.life import Ahead, Lives, Rpc, free_name
 from dockscale.scrape import gauges
 
 log = structlog.get_logger()
@@ -41,13 +41,14 @@ class Scaler:
         network: str = "",
         parallel_starts: int = 4,
         create_ahead: bool = True,
+        rpc: Rpc | None = None,
     ) -> None:
         self._tasks = tasks
         self._clock = clock
         self._host = host
         self._create_ahead = create_ahead
         self._lives = Lives(
-            engine, tasks, clock, self.tick, self._ended, network=network, parallel_starts=parallel_starts
+            engine, tasks, clock, self.tick, self._ended, network=network, parallel_starts=parallel_starts, rpc=rpc
         )
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
         self._fills: dict[str, asyncio.TimerHandle] = {}
@@ -268,6 +269,16 @@ class Scaler:
             gone=list(decision.gone),
         )
 
+    def unplugged(self, app: App, instance: Instance) -> None:
+        """Take an instance whose RPC connection broke out of rotation until it has registered anew.
+
+        The calls that it had have failed already. If it does not come back in time, it is ejected.
+        """
+        app.pool.unplug(instance)
+        if instance.unplugged:
+            log.warning("instance_unplugged", app=app.app_id, instance=instance.name)
+            self.tick(app)
+
     # What the engine shows.
 
     def observe(self, app: App, members: Iterable[Container], began: float) -> None:
@@ -309,9 +320,11 @@ class Scaler:
             app.pool.lose(instance, f"its container is {found.state}")
         elif instance.state is State.STANDBY:
             self._drain(app, instance, "its container was unpaused by hand")
-        elif instance.state is State.READY and (host := self._lives.host_of(found)) != instance.address[0]:
-            # Restarted in between: its old address may be another container's by now.
-            app.pool.lose(instance, f"its container has {'another' if host else 'no'} address")
+        elif instance.state is State.READY and not app.spec.speaks_rpc:
+            host = self._lives.host_of(found)
+            if host != instance.address[0]:
+                # Restarted in between: its old address may be another container's by now.
+                app.pool.lose(instance, f"its container has {'another' if host else 'no'} address")
 
     def retire(self, app: App) -> None:
         """End an app whose template is gone or refused: nobody gets a place any more, and its instances drain."""
@@ -391,10 +404,14 @@ class Scaler:
 
 
 def _startable(app: App, tended: set[str]) -> bool:
-    """Tell whether the labelled container itself can be the next instance."""
+    """Tell whether the labelled container itself can be the next instance.
+
+    It cannot where it would need an environment to connect with, which only copies can be given.
+    """
     template = app.template
     return (
         isinstance(template, Container)
+        and not app.spec.speaks_rpc
         and template.state in ("created", "exited")
         and template.name not in app.pool.instances
         and template.name not in tended
@@ -403,7 +420,7 @@ def _startable(app: App, tended: set[str]) -> bool:
 
 def _is_all_there_can_be(app: App) -> bool:
     """Tell whether there will never be a copy, since the labelled container is the one instance."""
-    return isinstance(app.template, Container) and app.spec.bounds[1] == 1
+    return isinstance(app.template, Container) and app.spec.bounds[1] == 1 and not app.spec.speaks_rpc
 
 
 def _pinned(template: object) -> bool:

@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "engine": ("core.catalog",),
     "engine.*": ("core.catalog", "core.spec", "engine"),
     "probe": (),
+    "reach": ("engine",),
     "scrape": (),
     "claim": ("core",),
     "registry": ("core", "engine"),

@@ -4,6 +4,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from dockscale import cli
 from dockscale.config import Settings
@@ -54,6 +55,24 @@ def test_memory_is_written_as_for_docker(monkeypatch: pytest.MonkeyPatch, text: 
     monkeypatch.setenv("DOCKSCALE_MEMORY_BUDGET", text)
 
     assert Settings().memory_budget == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", ""), ("http://dockscale:9527/", "http://dockscale:9527"), ("https://x.org", "https://x.org")],
+)
+def test_instances_can_be_told_where_to_connect_to(monkeypatch: pytest.MonkeyPatch, text: str, expected: str) -> None:
+    monkeypatch.setenv("DOCKSCALE_RPC_URL", text)
+
+    assert Settings().rpc_url == expected
+
+
+@pytest.mark.parametrize("text", ["dockscale:9527", "ws://dockscale:9527", "http://dockscale/ws", "http://"])
+def test_where_to_connect_to_is_the_address_of_a_port(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("DOCKSCALE_RPC_URL", text)
+
+    with pytest.raises(ValidationError, match="write an address such as http://dockscale:9527"):
+        Settings()
 
 
 def test_the_admin_port_is_for_this_machine_unless_told_otherwise() -> None:

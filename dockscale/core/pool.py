@@ -45,6 +45,11 @@ _DRAINING = State.DRAINING
 _EXACT = SelectionMode.EXACT
 
 
+def client_id(name: str) -> str:
+    """Name the RPC client that an instance of this name is."""
+    return f"{name}__rlb"
+
+
 class Instance:
     """One running copy of an app. `managed`: made by dockscale, so removed in the end."""
 
@@ -74,6 +79,7 @@ class Instance:
         "started_at",
         "state",
         "token",
+        "unplugged",
         "why",
     )
 
@@ -107,7 +113,9 @@ class Instance:
         self.failed_connections = 0
         """Connections that failed since one was made."""
         self.ejected = False
-        """It leaves because connections to it failed."""
+        """It leaves because there is no connection to it."""
+        self.unplugged = False
+        """It was ready and its RPC connection broke: it is on its way to prove itself anew."""
         self.lost = False
         """Its container is gone or dead: nothing to wait for."""
         self.why = ""
@@ -131,6 +139,11 @@ class Instance:
         self.on_loss: set[Callable[[], None]] = set()
         """What interrupts requests that wait for an answer which will not come."""
         self._requests = Window(WINDOW_S)
+
+    @property
+    def client_id(self) -> str:
+        """Its name as an RPC client."""
+        return client_id(self.name)
 
     @property
     def starting(self) -> bool:
@@ -280,9 +293,7 @@ class Pool:
         instance.failed_connections += 1
         if instance.failed_connections < EJECT_AFTER or instance.state is not State.READY or len(self._ready) == 1:
             return False
-        instance.ejected = True
-        self.gone.append(instance)
-        self.drain(instance, f"{instance.failed_connections} connections in a row failed")
+        self.eject(instance, f"{instance.failed_connections} connections in a row failed")
         return True
 
     def wait(self, turn: Turn) -> None:
@@ -321,9 +332,23 @@ class Pool:
         instance.state = State.READY
         instance.address = address
         instance.failed_connections = 0
+        instance.unplugged = False
         instance.ready_at = self._clock()
         self._ready = [each for each in self.instances.values() if each.state is State.READY]
         self.serve_line()
+
+    def unplug(self, instance: Instance) -> None:
+        """Take an instance whose RPC connection broke out of rotation until it is ready anew.
+
+        It counts as starting meanwhile, so that nobody starts another one for it.
+        """
+        if instance.state is not State.READY:
+            return
+        instance.unplugged = True
+        instance.state = State.STARTING
+        instance.started_at = self._clock()
+        self._ready.remove(instance)
+        instance.changed()
 
     def park(self, instance: Instance) -> None:
         """Count a paused instance as standby. It has no address to serve at before it is ready again."""
@@ -357,10 +382,17 @@ class Pool:
         if instance.state is State.DRAINING:
             return
         instance.state = State.DRAINING
+        instance.unplugged = False
         instance.why = why
         if instance in self._ready:
             self._ready.remove(instance)
         instance.changed()
+
+    def eject(self, instance: Instance, why: str) -> None:
+        """Take an instance to which there is no connection out of rotation. A decision is due then: it is replaced."""
+        instance.ejected = True
+        self.gone.append(instance)
+        self.drain(instance, why)
 
     def lose(self, instance: Instance, why: str) -> None:
         """Its container is gone: out of rotation, and nothing to wait for.
@@ -371,9 +403,9 @@ class Pool:
         instance.lost = True
         if instance.state is not State.DRAINING:
             instance.why = why
-        if instance.state is State.READY:
+        if instance.state is State.READY or instance.unplugged:
             self.gone.append(instance)
-        if instance.state in (State.READY, State.STANDBY):
+        if instance.state in (State.READY, State.STANDBY) or instance.unplugged:
             self.drain(instance, why)
         for interrupt in list(instance.on_loss):
             interrupt()

@@ -5,7 +5,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dockscale.core.pool import EJECT_AFTER, Instance, Lease, LineFull, NoPlace, Pool, SeveralInstances, State, Turn
+from dockscale.core.pool import (
+    EJECT_AFTER,
+    Instance,
+    Lease,
+    LineFull,
+    NoPlace,
+    Pool,
+    SeveralInstances,
+    State,
+    Turn,
+    client_id,
+)
 from dockscale.core.spec import SelectionMode
 from tests.support.clock import ManualClock
 
@@ -540,6 +551,55 @@ def test_those_that_died_while_they_served_are_told_to_the_next_decision() -> No
     assert [instance.name for instance in pool.gone] == ["a"]
 
 
+def test_an_unplugged_instance_is_starting_until_it_is_ready_again() -> None:
+    pool = pool_of("a", "b")
+    lease = claimed(pool)
+    told: list[str] = []
+    lease.instance.changed = lambda: told.append("changed")
+
+    pool.unplug(lease.instance)
+    pool.unplug(lease.instance)
+
+    assert lease.instance.starting
+    assert told == ["changed"]
+    assert claimed(pool).instance.name == "b"
+    lease.release()
+    make_ready(pool, lease.instance)
+    assert not lease.instance.unplugged
+    assert claimed(pool).instance is lease.instance
+
+
+def test_an_unplugged_instance_that_dies_or_is_ejected_is_told_to_the_next_decision() -> None:
+    pool = pool_of("a", "b")
+    dies, stays_away = pool
+    pool.unplug(dies)
+    pool.unplug(stays_away)
+
+    pool.lose(dies, "its container is exited")
+    pool.eject(stays_away, "it did not register")
+
+    assert pool.gone == [dies, stays_away]
+    assert (dies.lost, stays_away.ejected) == (True, True)
+    assert [each.state for each in pool] == [State.DRAINING, State.DRAINING]
+
+
+def test_only_what_is_ready_can_be_unplugged() -> None:
+    pool = pool_of("a")
+    starting = launched(pool, "b")
+    leaving = pool.instances["a"]
+    pool.drain(leaving, "quiet")
+
+    pool.unplug(starting)
+    pool.unplug(leaving)
+
+    assert not starting.unplugged
+    assert leaving.state is State.DRAINING
+
+
+def test_an_instance_has_a_name_as_an_rpc_client() -> None:
+    assert Instance("chat-1-ab12").client_id == client_id("chat-1-ab12") == "chat-1-ab12__rlb"
+
+
 def test_whoever_looks_after_an_instance_is_told_what_changes() -> None:
     pool = pool_of("a")
     a = pool.instances["a"]
@@ -872,6 +932,22 @@ class PoolLife(RuleBasedStateMachine):
         assert self.line == []
 
     @precondition(lambda self: self.present(State.READY))
+    @rule(pick=PICK)
+    def unplug(self, pick: int) -> None:
+        ready = self.present(State.READY)
+        instance = ready[pick % len(ready)]
+        self.pool.unplug(instance)
+        assert instance.starting
+        assert instance.unplugged
+
+    @precondition(lambda self: any(each.unplugged for each in self.pool))
+    @rule()
+    def stay_away(self) -> None:
+        instance = next(each for each in self.pool if each.unplugged)
+        self.pool.eject(instance, "it did not come back")
+        assert instance in self.present(State.DRAINING)
+
+    @precondition(lambda self: self.present(State.READY))
     @rule(pick=PICK, made=st.sampled_from([True, False, False, False]))
     def connect(self, pick: int, made: bool) -> None:
         """To be ejected takes several in a row, so most of them fail, and the same few instances are tried."""
@@ -959,6 +1035,10 @@ class PoolLife(RuleBasedStateMachine):
         assert sorted(each.name for each in there) == sorted(self.pool.instances)
         assert sum(self.pool.counts().values()) == len(self.pool.instances)
         assert not any(each.lost for each in self.present(State.READY, State.STANDBY))
+
+    @invariant()
+    def what_is_unplugged_is_on_its_way_back(self) -> None:
+        assert all(each.starting and not each.lost for each in self.everyone if each.unplugged)
 
     @invariant()
     def spares_serve_nobody(self) -> None:
