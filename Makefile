@@ -17,7 +17,7 @@ dev: .venv/.dev ## .venv with what its tests and checks need, too
 
 run: venv ## build and start dockscale and the demo app, say what to try
 	@scripts/run.sh
-stop: ## stop dockscale and all it started; images stay
+stop: ## stop dockscale and all it started; images and the tokens' secret stay
 	@scripts/stop.sh
 logs: ## follow dockscale's log
 	@scripts/compose.sh logs -f dockscale

@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "metrics": ("core", "registry", ""),
     "reference": ("core.spec", "config"),
     "doctor": ("config",),
-    "cli": ("", "config", "doctor", "logs", "reference", "server"),
+    "cli": ("", "config", "core.spec", "doctor", "hub.kept", "hub.tokens", "logs", "reference", "server"),
     "server": EVERYTHING,
 }
 """Module → what it may import from dockscale, itself and what is below it. "" is the package: its `__version__`."""
