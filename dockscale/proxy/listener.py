@@ -133,13 +133,13 @@ class Client(Peer):
 
     def hold(self) -> None:
         super().hold()
-        if self.pipe is None and not self.full:
+        if not self.full:
             self.deadline = self.loop.time() + GONE_LOOK_S
 
     def expired(self) -> None:
         if self.full or self.transport.is_closing():
             self._check_pace()
-        elif self._held and self.pipe is None:
+        elif self._held:
             self._check_presence()
         elif self.pipe is not None:
             self.pipe.stop(Malformed("the body did not come in time", 408, "too_slow"))
