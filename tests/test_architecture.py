@@ -60,6 +60,7 @@ ONLY_IN = {
 NOT_IN_CORE = {"asyncio", "time", "random", "aiohttp", "structlog"}
 OWN_TASKS = {
     "proxy.exchange": "a request's wait for a place or a connection, cancelled when its client goes",
+    "proxy.local": "the answer to a request, cancelled when its client goes",
     "proxy.listener": "one connection's acceptance; the listener keeps it until it is done",
     "engine.docker": "one connection's event stream, cancelled in the same function",
     "engine.memory": "a container's boot and end, which outlive the calls that begin them, as those of a container do",
