@@ -40,13 +40,15 @@ async def in_flight(it: World) -> None:
 
 async def test_a_client_that_leaves_while_its_body_is_held_back_gives_its_place_back() -> None:
     async with staged() as (it, origin):
-        origin.script = on_head()
+
+        async def script(wire: Spoken) -> None:
+            await wire.head()
+            wire.transport.pause_reading()
+            await asyncio.Event().wait()
+
+        origin.script = script
         async with client(it) as wire:
-            wire.send(POST + b"Content-Length: 40000000\r\n\r\n")
-            await in_flight(it)
-            for instance in origin.wires:
-                instance.transport.pause_reading()
-            wire.send(b"x" * 20_000_000)
+            wire.send(POST + b"Content-Length: 40000000\r\n\r\n" + b"x" * 20_000_000)
             [own] = it.dockscale.main.clients
             await until(lambda: not own.transport.is_reading(), "it is held back")
 
