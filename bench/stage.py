@@ -54,8 +54,8 @@ class Timed(DockerEngine):
     witness: "Witness | None" = None
     """Who looks when the port of the next that is started accepts."""
 
-    async def clone(self, template: Template, name: str, labels: Mapping[str, str]) -> str:
-        copy = await super().clone(template, name, labels)
+    async def clone(self, template: Template, name: str, labels: Mapping[str, str], env: Mapping[str, str]) -> str:
+        copy = await super().clone(template, name, labels, env)
         self.copies += 1
         return copy
 

@@ -101,7 +101,7 @@ async def _alone(stage: Stage, parallel: int) -> float:
 
     async def one() -> None:
         async with bound:
-            container_id = await stage.engine.clone(PLAIN, f"direct-{uuid.uuid4().hex[:8]}", stage.real.labels)
+            container_id = await stage.engine.clone(PLAIN, f"direct-{uuid.uuid4().hex[:8]}", stage.real.labels, {})
             made.append(container_id)
             await stage.engine.start(container_id)
         await until_ready(host_of(await stage.engine.inspect(container_id)), PORT, None)

@@ -104,7 +104,7 @@ async def _alone(stage: Stage) -> dict[str, float]:
 async def _container(stage: Stage) -> AsyncIterator[Container]:
     """Run one container without dockscale."""
     engine: Timed = stage.engine
-    container_id = await engine.clone(PLAIN, f"direct-{uuid.uuid4().hex[:8]}", stage.real.labels)
+    container_id = await engine.clone(PLAIN, f"direct-{uuid.uuid4().hex[:8]}", stage.real.labels, {})
     try:
         await engine.start(container_id)
         yield await engine.inspect(container_id)

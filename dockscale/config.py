@@ -4,8 +4,12 @@ import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Auth = Literal["none", "token"]
+SECRET_BYTES = 32
+"""A signature with less is easier to guess than its hash (HS256)."""
 
 
 def _networks(value: object) -> object:
@@ -32,6 +36,17 @@ def _bytes(value: object) -> object:
     return round(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
 
 
+def _hidden(value: object) -> object:
+    """Hide a secret before anything else looks at it, so that no message about it can show it."""
+    return SecretStr(value) if isinstance(value, str) else value
+
+
+def _long_enough(secret: SecretStr | None) -> SecretStr | None:
+    if secret is not None and len(secret.get_secret_value().encode()) < SECRET_BYTES:
+        raise ValueError(f"a secret has {SECRET_BYTES} bytes or more, such as `openssl rand -hex 32` prints")
+    return secret
+
+
 class Settings(BaseSettings):
     """Settings of one dockscale process: flags, else DOCKSCALE_* in the environment, else a line in .env."""
 
@@ -53,6 +68,12 @@ class Settings(BaseSettings):
     """Admin port: /metrics and /api."""
     admin_token: SecretStr | None = None
     """Bearer token that the admin port asks for."""
+    auth: Auth = "none"
+    """`none`: who comes without a token may do all there is to do over RPC. `token`: only what tokens allow."""
+    token_secret: Annotated[SecretStr | None, AfterValidator(_long_enough), BeforeValidator(_hidden)] = None
+    """What signs tokens, 32 bytes or more. Default: one that dockscale makes and keeps."""
+    data_dir: str = ""
+    """Folder for the kept secret and revoked tokens. Empty: `dockscale` in `XDG_STATE_HOME` or `~/.local/state`."""
     domain: str = "localhost"
     """Each app answers at `<app_id>.<domain>`."""
     engine: str | None = None

@@ -270,7 +270,7 @@ class Lives:
         labels = {ENABLE: "true", MANAGED: "true", INSTANCE_OF: app.app_id, REVISION: instance.revision}
         if app.memory.last_down is not None:
             labels[LAST_DOWN] = f"{time.time() - (self._clock() - app.memory.last_down):.0f}"
-        instance.container_id = await self._engine.clone(app.template, instance.name, labels)
+        instance.container_id = await self._engine.clone(app.template, instance.name, labels, {})
 
     def host_of(self, container: Container) -> str:
         """Where a container is reached; empty if nowhere."""

@@ -39,6 +39,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "control": ("core", "registry"),
     "proxy.*": ("core", "claim", "registry", "proxy"),
     "admin.*": ("control",),
+    "hub.kept": ("config",),
+    "hub.tokens": ("config", "hub.kept"),
     "metrics": ("core", "registry", ""),
     "reference": ("core.spec", "config"),
     "doctor": ("config",),
@@ -51,6 +53,7 @@ ONLY_IN = {
     "aiodocker": {"engine.docker"},
     "cronsim": {"core.schedule"},
     "docker": {"doctor"},
+    "jwt": {"hub.tokens"},
     "prometheus_client": {"metrics", "scrape"},
 }
 NOT_IN_CORE = {"asyncio", "time", "random", "aiohttp", "structlog"}

@@ -70,6 +70,31 @@ def test_the_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
+@pytest.mark.parametrize("secret", ["", "hunter2", "x" * 31])
+def test_a_secret_that_is_too_short_is_refused_and_not_shown(
+    secret: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKSCALE_TOKEN_SECRET", secret)
+
+    code = cli.main(["ps"])
+
+    told = capsys.readouterr().err
+    assert code == 2
+    assert told == (
+        "dockscale: DOCKSCALE_TOKEN_SECRET = SecretStr('" + "**********" * bool(secret) + "'): "
+        "a secret has 32 bytes or more, such as `openssl rand -hex 32` prints\n"
+    )
+
+
+def test_the_bytes_of_a_secret_count_not_its_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKSCALE_TOKEN_SECRET", "ü" * 16)
+
+    secret = Settings().token_secret
+
+    assert secret is not None
+    assert secret.get_secret_value() == "ü" * 16
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -80,6 +105,7 @@ def test_the_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MEMORY_BUDGET", "-1g"),
         ("MAX_INSTANCES", "-1"),
         ("LOG_LEVEL", "loud"),
+        ("AUTH", "maybe"),
         ("TRUSTED_PROXIES", "home"),
     ],
 )

@@ -280,7 +280,7 @@ async def test_after_a_restart_what_runs_is_adopted() -> None:
 async def test_half_made_instances_of_an_earlier_run_are_removed() -> None:
     engine = MemoryEngine()
     image = engine.add_image("web", Program(backend), ENABLED)
-    await engine.clone(image, "web-1-dead", {"dockscale.managed": "true", "dockscale.instance-of": "web"})
+    await engine.clone(image, "web-1-dead", {"dockscale.managed": "true", "dockscale.instance-of": "web"}, {})
 
     async with serving(engine) as it:
         await until(lambda: containers(it) == [])

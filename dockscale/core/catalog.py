@@ -198,8 +198,8 @@ def _replaces(new: Template, old: Template) -> bool:
 def _check_network(template: Template, spec: AppSpec) -> None:
     mode = template.network_mode if isinstance(template, Container) else "default"
     if mode == "none" or mode.startswith("container:"):
-        raise SpecError([f"its network mode is {mode}, so nothing can reach it; give it a bridge network"])
-    if mode == "host" and spec.bounds[1] > 1:
+        raise SpecError([f"its network mode is {mode}, so it has no network of its own; give it a bridge network"])
+    if mode == "host" and spec.bounds[1] > 1 and not spec.speaks_rpc:
         problem = (
             "its network mode is host, so two instances would want the same port; "
             "set dockscale.autoscaling.max_instances=1 or give it a bridge network"

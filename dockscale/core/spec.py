@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -30,6 +31,9 @@ REVISION = "dockscale.revision"
 LAST_DOWN = "dockscale.last-down"
 OWN_LABELS = frozenset({ENABLE, MANAGED, INSTANCE_OF, REVISION, LAST_DOWN})
 
+RPC = "rpc"
+"""The type of apps that have no port: their instances connect to dockscale and register services there."""
+
 RESERVED = frozenset({"assets", "health", "rpc", "ws"})
 """First segments of paths on the main port that are dockscale's own."""
 
@@ -37,6 +41,7 @@ _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)")
 _APP_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_SERVICE = re.compile(r"[^\s/:@*]+")
 _HOST = re.compile(r"(?:\*\.)?[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -73,6 +78,11 @@ def _plain(path: str) -> str:
     if not path.startswith("/") or re.search(r"[\s#]", path):
         raise ValueError("must start with / and hold no spaces, such as /healthz or /metrics")
     return path
+
+
+def _kind(value: str) -> str:
+    """Know `rpc` however it is written; other types mean nothing here and stay as they are."""
+    return RPC if value.strip().lower() == RPC else value
 
 
 RequestPath = Annotated[str, AfterValidator(_plain)]
@@ -227,12 +237,19 @@ class StartupConfig(_Section):
     """Seconds from start to ready; later the start has failed."""
     health_path: RequestPath | None = None
     """Ready when this path answers 2xx or 3xx; without it, when the port accepts a connection."""
-    wait_for_service: Annotated[str, not_yet("default")] = "default"
-    """RPC service to wait for (other values are not supported yet)."""
+    wait_for_service: str = "default"
+    """Apps of type `rpc`: ready when the instance has registered this service."""
     stop_after_inactive: Seconds = 0
     """Seconds without a request or an open socket until the app sleeps; 0: never."""
     waiting_page: Annotated[bool, not_yet(False)] = False
     """Show browsers a waiting page while the app wakes (not supported yet)."""
+
+    @field_validator("wait_for_service")
+    @classmethod
+    def _service(cls, name: str) -> str:
+        if not _SERVICE.fullmatch(name):
+            raise ValueError("is no service's name; none has / : @ *")
+        return name
 
 
 class ShutdownConfig(_Section):
@@ -249,14 +266,14 @@ class AppSpec(_Section):
     """The first part of `/{workspace}/apps/{app_id}/`."""
     name: str = ""
     """Name shown to people."""
-    type: str = ""
-    """Kind of app, shown to people."""
+    type: Annotated[str, AfterValidator(_kind)] = ""
+    """`rpc`: instances connect to dockscale and register services there. All else is only shown to people."""
     version: str = ""
     """Version shown to people."""
     description: str = ""
     """Description shown to people."""
-    port: int = Field(ge=1, le=65535)
-    """Where the app listens. Default: the image's only exposed TCP port."""
+    port: int = Field(ge=0, le=65535)
+    """Where the app listens. Default: the image's only exposed TCP port. Apps of type `rpc` have none."""
     route: Route = Route()
     service_selection_mode: SelectionMode = SelectionMode.RANDOM
     """Who serves: `random`, `first`, `last`, `min_load`, `exact`, `round_robin`, `power_of_two` or `sticky`."""
@@ -274,6 +291,32 @@ class AppSpec(_Section):
         if not _APP_ID.fullmatch(value):
             raise ValueError("must be 1 to 63 of a-z, 0-9 and -, and neither start nor end with -")
         return value
+
+    @field_validator("port")
+    @classmethod
+    def _port(cls, port: int, info: ValidationInfo) -> int:
+        speaks_rpc = info.data.get("type") == RPC
+        if port and speaks_rpc:
+            raise ValueError("apps of type rpc have no port; leave it out")
+        if not port and not speaks_rpc:
+            raise ValueError("must be 1 to 65535")
+        return port
+
+    @model_validator(mode="after")
+    def _asked_rightly(self) -> Self:
+        startup, scaling = self.startup_config, self.autoscaling
+        over_http = {"startup_config.health_path": startup.health_path, "autoscaling.metric_path": scaling.metric_path}
+        if self.speaks_rpc and any(over_http.values()):
+            given = " and ".join(name for name, path in over_http.items() if path)
+            raise ValueError(f"{given} cannot be asked for: apps of type rpc have no port")
+        if startup.wait_for_service != "default" and not self.speaks_rpc:
+            raise ValueError("startup_config.wait_for_service is for apps with dockscale.type=rpc only")
+        return self
+
+    @cached_property
+    def speaks_rpc(self) -> bool:
+        """Its instances are called over the connection that they make to dockscale."""
+        return self.type == RPC
 
     @cached_property
     def bounds(self) -> tuple[int, int]:
@@ -331,7 +374,9 @@ def parse(labels: Mapping[str, str], *, app_id: str, ports: tuple[int, ...]) -> 
             node = node.setdefault(section, {})
         node[name] = value.strip()
     if "port" not in tree:
-        if len(ports) == 1:
+        if _kind(tree.get("type", "")) == RPC:
+            tree["port"] = 0
+        elif len(ports) == 1:
             tree["port"] = ports[0]
         else:
             exposed = f"exposes {', '.join(map(str, ports))}" if ports else "exposes no TCP port"

@@ -1,4 +1,4 @@
-"""A container engine as dockscale sees it: eleven verbs and the ways they fail."""
+"""A container engine as dockscale sees it: twelve verbs and the ways they fail."""
 
 from collections.abc import AsyncIterator, Mapping
 from enum import StrEnum
@@ -39,8 +39,8 @@ class Engine(Protocol):
     async def inspect(self, container_id: str) -> Container:
         """Look at one container."""
 
-    async def clone(self, template: Template, name: str, labels: Mapping[str, str]) -> str:
-        """Create (not start) a copy of `template` with `labels` on top of its own, and return the copy's id.
+    async def clone(self, template: Template, name: str, labels: Mapping[str, str], env: Mapping[str, str]) -> str:
+        """Create (not start) a copy of `template`, `labels` and `env` on top of its own, and return the copy's id.
 
         A copy has the template's image, command, environment, mounts, networks, limits, user and health check; not its
         published ports, fixed name, address or host name, restart policy, or compose's labels.
@@ -63,6 +63,9 @@ class Engine(Protocol):
 
     async def logs(self, container_id: str, tail: int) -> tuple[str, ...]:
         """Return the last `tail` lines that a container wrote."""
+
+    async def gateway(self) -> str:
+        """Return the IPv4 address by which copies of images reach the machine that the engine is on."""
 
     def events(self) -> AsyncIterator[Event]:
         """Tell of changes for ever, beginning with `RESYNC`. Broken connections are made anew here."""

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -103,7 +103,7 @@ class DockerEngine:
                     return container
         raise NotFound(f"no container {container_id[:12]}")
 
-    async def clone(self, template: Template, name: str, labels: Mapping[str, str]) -> str:
+    async def clone(self, template: Template, name: str, labels: Mapping[str, str], env: Mapping[str, str]) -> str:
         with _translated():
             if isinstance(template, Image):
                 config: dict[str, Any] = {
@@ -119,6 +119,7 @@ class DockerEngine:
             emptied = {label: "" for label in inherited if label.startswith(_COMPOSE)}
             own = {label: value for label, value in template.labels.items() if not label.startswith(_COMPOSE)}
             config["Labels"] = {**own, **emptied, **labels}
+            config["Env"] = _environment(config.get("Env") or (), env)
             copy = await self._docker.containers.create(config, name=name)
             for network in others:
                 await (await self._docker.networks.get(network)).connect({"Container": copy.id})
@@ -196,6 +197,16 @@ class DockerEngine:
             lines = await container.log(stdout=True, stderr=True, tail=tail)
         return tuple("".join(lines).splitlines())
 
+    async def gateway(self) -> str:
+        network = self._network or "bridge"
+        with _translated():
+            shown = await (await self._docker.networks.get(network)).show()
+        for pool in shown["IPAM"]["Config"] or ():
+            gateway = str(pool.get("Gateway", ""))
+            if gateway and ":" not in gateway:  # those of IPv6 have colons
+                return gateway
+        raise EngineError(f"the network {network} has no gateway")
+
     async def events(self) -> AsyncIterator[Event]:
         attempt = 0
         while True:
@@ -260,8 +271,13 @@ class DockerEngine:
             await self._show(container_id)
 
     async def _summaries(self, filters: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+        run_again = {key for key, unpausing in self._unpausing.items() if unpausing.runs.is_set()}
         listed = await self._docker.containers.list(all=True, filters=json.dumps(filters))
-        return tuple(container._container for container in listed)
+        summaries = tuple(container._container for container in listed)
+        for summary in summaries:
+            if summary["Id"] in run_again and summary["State"] == "paused":  # not written down yet
+                summary["State"] = "running"
+        return summaries
 
     async def _show(self, container_id: str) -> dict[str, Any]:
         return await self._docker.containers.container(container_id).show()
@@ -290,18 +306,13 @@ class DockerEngine:
         if fixed is None or fixed.of_a_build or container_id in self._removed:
             return None
         networks = (summary.get("NetworkSettings") or {}).get("Networks") or {}
-        state = summary["State"]
-        if container_id in self._dead and state in _ALIVE:
-            state = "exited"
-        elif state == "paused" and container_id in self._unpausing and self._unpausing[container_id].runs.is_set():
-            state = "running"
-        dead = state == "exited"
+        dead = container_id in self._dead and summary["State"] in _ALIVE
         mode = (summary.get("HostConfig") or {}).get("NetworkMode", "default")
         return Container(
             id=container_id,
             name=_own_name(summary),
             labels=summary.get("Labels") or {},
-            state=state,
+            state="exited" if dead else summary["State"],
             created=fixed.created,
             started=max(0.0, fixed.started),
             image_id=summary.get("ImageID", ""),
@@ -373,6 +384,12 @@ def _copied(shown: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     networks = shown["NetworkSettings"]["Networks"] or {}
     first = "bridge" if mode == "default" else mode
     return config, tuple(name for name in networks if name != first)
+
+
+def _environment(own: Iterable[str], more: Mapping[str, str]) -> list[str]:
+    """Put variables on top of a container's own. Those of its image come along by themselves."""
+    kept = [line for line in own if line.partition("=")[0] not in more]
+    return kept + [f"{name}={value}" for name, value in more.items()]
 
 
 def _of_a_build(config: dict[str, Any]) -> bool:

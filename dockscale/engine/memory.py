@@ -39,6 +39,7 @@ class Program:
 class _Box:
     container: Container
     program: Program
+    env: Mapping[str, str] = field(default_factory=dict)
     runner: web.AppRunner | None = None
     boot: asyncio.Task[None] | None = None
     end: asyncio.Task[None] | None = None
@@ -82,7 +83,14 @@ class MemoryEngine:
         self._tell()
 
     def add_container(
-        self, name: str, image: str, labels: Mapping[str, str], auto_remove: bool = False, memory: int = 0
+        self,
+        name: str,
+        image: str,
+        labels: Mapping[str, str],
+        *,
+        env: Mapping[str, str] | None = None,
+        auto_remove: bool = False,
+        memory: int = 0,
     ) -> Container:
         """Create a container by hand, as `docker create` would."""
         if any(box.container.name == name for box in self._boxes.values()):
@@ -99,9 +107,13 @@ class MemoryEngine:
             auto_remove=auto_remove,
             memory=memory,
         )
-        self._boxes[container.id] = _Box(container, self.programs[source.id])
+        self._boxes[container.id] = _Box(container, self.programs[source.id], dict(env or {}))
         self._tell()
         return container
+
+    def environment(self, container_id: str) -> Mapping[str, str]:
+        """What a container's program would find in its environment."""
+        return self._box(container_id).env
 
     async def crash(self, container_id: str, line: str = "killed") -> None:
         """End a container's program as `kill -9` would: connections break."""
@@ -130,14 +142,15 @@ class MemoryEngine:
         self._answer()
         return self._box(container_id).container
 
-    async def clone(self, template: Template, name: str, labels: Mapping[str, str]) -> str:
+    async def clone(self, template: Template, name: str, labels: Mapping[str, str], env: Mapping[str, str]) -> str:
         self._answer()
         if isinstance(template, Image):
             image = next((image for image in self._images.values() if image.id == template.id), None)
             if image is None:
                 raise NotFound(f"no image {template.name}")
-            return self.add_container(name, image.name, labels).id
-        origin = self._box(template.id).container
+            return self.add_container(name, image.name, labels, env=env).id
+        source = self._box(template.id)
+        origin = source.container
         own = {key: value for key, value in origin.labels.items() if not key.startswith("com.docker.compose.")}
         number = next(self._ids)
         copy = replace(
@@ -150,7 +163,7 @@ class MemoryEngine:
             addresses={},
             auto_remove=False,
         )
-        self._boxes[copy.id] = _Box(copy, self._boxes[origin.id].program)
+        self._boxes[copy.id] = _Box(copy, source.program, {**source.env, **env})
         self._tell()
         return copy.id
 
@@ -210,6 +223,10 @@ class MemoryEngine:
         self._answer()
         return tuple(self._box(container_id).log[-tail:])
 
+    async def gateway(self) -> str:
+        self._answer()
+        return "127.0.0.1"
+
     async def events(self) -> AsyncIterator[Event]:
         listener: asyncio.Queue[Event] = asyncio.Queue()
         self._listeners.append(listener)
@@ -251,7 +268,8 @@ class MemoryEngine:
         program.middlewares.append(_frozen_until(box.runs))
         box.runner = web.AppRunner(program, access_log=None, shutdown_timeout=0)
         await box.runner.setup()
-        await web.TCPSite(box.runner, address, box.container.ports[0]).start()
+        for port in box.container.ports[:1]:  # a program of an app without a port listens nowhere
+            await web.TCPSite(box.runner, address, port).start()
 
     async def _halt(self, box: _Box) -> None:
         if box.container.state not in ("running", "paused"):

@@ -305,10 +305,10 @@ def test_a_missing_port_is_told() -> None:
 
 
 @pytest.mark.parametrize("network", ["none", "container:db"])
-def test_an_app_that_nothing_can_reach_is_refused(network: str) -> None:
-    assert refused(read(container("web", network=network))) == [
-        ("container web", (f"its network mode is {network}, so nothing can reach it; give it a bridge network",))
-    ]
+def test_an_app_without_a_network_of_its_own_is_refused(network: str) -> None:
+    problem = f"its network mode is {network}, so it has no network of its own; give it a bridge network"
+
+    assert refused(read(container("web", network=network))) == [("container web", (problem,))]
 
 
 def test_on_the_hosts_network_there_can_be_only_one() -> None:
@@ -316,6 +316,10 @@ def test_on_the_hosts_network_there_can_be_only_one() -> None:
 
     assert "two instances would want the same port" in invalid.problems[0]
     assert "dockscale.autoscaling.max_instances=1" in invalid.problems[0]
+
+
+def test_on_the_hosts_network_there_can_be_many_that_have_no_port() -> None:
+    assert list(read(container("web", {"type": "rpc", "port": ""}, network="host")).apps) == ["web"]
 
 
 @pytest.mark.parametrize("settings", [{"autoscaling.max_instances": "1"}, {"autoscaling.enabled": "false"}])

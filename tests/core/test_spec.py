@@ -321,17 +321,48 @@ def test_the_error_reads_as_all_its_problems() -> None:
     assert str(error) == "one is wrong; two is wrong"
 
 
+def test_what_is_not_built_yet_is_refused_and_says_so() -> None:
+    (problem,) = problems({"startup_config.waiting_page": "true"})
+
+    assert problem.startswith("label dockscale.startup_config.waiting_page = 'true': is not supported yet; ")
+
+
+@pytest.mark.parametrize("written", ["rpc", " RPC "])
+@pytest.mark.parametrize("ports", [(), (80,), (80, 443)])
+def test_an_app_of_type_rpc_needs_no_port_and_has_none(written: str, ports: tuple[int, ...]) -> None:
+    spec = parsed({"type": written}, ports=ports)
+
+    assert (spec.speaks_rpc, spec.type, spec.port) == (True, "rpc", 0)
+    assert spec.startup_config.wait_for_service == "default"
+    assert not parsed({"type": "rpc-like"}).speaks_rpc
+
+
+def test_an_app_of_type_rpc_says_which_service_makes_it_ready() -> None:
+    spec = parsed({"type": "rpc", "startup_config.wait_for_service": "model"})
+
+    assert spec.startup_config.wait_for_service == "model"
+
+
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("labels", "told"),
     [
-        ("startup_config.waiting_page", "true"),
-        ("startup_config.wait_for_service", "model"),
+        ({"type": "rpc", "port": "9000"}, "label dockscale.port = '9000': apps of type rpc have no port; leave it out"),
+        (
+            {"type": "rpc", "startup_config.health_path": "/up", **GAUGE},
+            "startup_config.health_path and autoscaling.metric_path cannot be asked for: apps of type rpc have no port",
+        ),
+        (
+            {"startup_config.wait_for_service": "model"},
+            "startup_config.wait_for_service is for apps with dockscale.type=rpc only",
+        ),
+        (
+            {"type": "rpc", "startup_config.wait_for_service": "a:b"},
+            "label dockscale.startup_config.wait_for_service = 'a:b': is no service's name; none has / : @ *",
+        ),
     ],
 )
-def test_what_is_not_built_yet_is_refused_and_says_so(name: str, text: str) -> None:
-    (problem,) = problems({name: text})
-
-    assert problem.startswith(f"label dockscale.{name} = {text!r}: is not supported yet; ")
+def test_what_makes_no_sense_for_this_kind_of_app_is_refused(labels: dict[str, str], told: str) -> None:
+    assert problems(labels) == [told]
 
 
 def test_labels_that_dockscale_writes_itself_are_no_settings() -> None:
@@ -422,7 +453,7 @@ def test_whatever_labels_say_they_are_a_spec_or_a_spec_error(
     assert all(told)
     if spec is not None:
         low, high = spec.bounds
-        assert 1 <= spec.port <= 65535
+        assert (0 if spec.speaks_rpc else 1) <= spec.port <= 65535
         assert 0 <= low <= high >= 1
 
 

@@ -1,6 +1,7 @@
 """One suite for every engine: what the rest of dockscale relies on."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,21 +24,25 @@ class Hands(Protocol):
 
     engine: Engine
 
-    def create(self, name: str, labels: Mapping[str, str], exits: bool = False, memory: int = 0) -> str: ...
+    def create(self, name: str, labels: Mapping[str, str], exits: bool = False, **more: Any) -> str: ...
     def build(self, name: str, labels: Mapping[str, str]) -> None: ...
+    def environment(self, container_id: str) -> Mapping[str, str]: ...
 
 
 @dataclass
 class MemoryHands:
     engine: MemoryEngine
 
-    def create(self, name: str, labels: Mapping[str, str], exits: bool = False, memory: int = 0) -> str:
+    def create(self, name: str, labels: Mapping[str, str], exits: bool = False, **more: Any) -> str:
         image = "exits" if exits else "plain"
         self.engine.add_image(image, Program(backend, exits="probe: leaving with code 3" if exits else None))
-        return self.engine.add_container(name, image, labels, memory=memory).id
+        return self.engine.add_container(name, image, labels, **more).id
 
     def build(self, name: str, labels: Mapping[str, str]) -> None:
         self.engine.add_image(name, Program(backend), labels)
+
+    def environment(self, container_id: str) -> Mapping[str, str]:
+        return self.engine.environment(container_id)
 
 
 @dataclass
@@ -45,12 +50,17 @@ class DockerHands:
     engine: DockerEngine
     real: Real
 
-    def create(self, name: str, labels: Mapping[str, str], exits: bool = False, memory: int = 0) -> str:
-        environment = {"EXIT_AT_ONCE": "3"} if exits else {}
-        return str(self.real.create(name, labels, environment=environment, mem_limit=memory).id)
+    def create(self, name: str, labels: Mapping[str, str], exits: bool = False, **more: Any) -> str:
+        environment = {"EXIT_AT_ONCE": "3"} if exits else more.get("env", {})
+        return str(self.real.create(name, labels, environment=environment, mem_limit=more.get("memory", 0)).id)
 
     def build(self, name: str, labels: Mapping[str, str]) -> None:
         self.real.build(name, labels)
+
+    def environment(self, container_id: str) -> Mapping[str, str]:
+        seen = self.real.client.containers.get(container_id).exec_run("env").output
+        assert isinstance(seen, bytes)
+        return dict(line.partition("=")[::2] for line in seen.decode().splitlines())
 
 
 @pytest.fixture(params=["memory", pytest.param("docker", marks=pytest.mark.engine)])
@@ -112,7 +122,7 @@ async def test_a_copy_is_created_with_labels_on_top_and_without_composes(hands: 
     made = hands.create("app", ENABLED | compose | {"dockscale.port": "8000"})
     template = await hands.engine.inspect(made)
 
-    copy_id = await hands.engine.clone(template, template.name + "-1", {"dockscale.managed": "true"})
+    copy_id = await hands.engine.clone(template, template.name + "-1", {"dockscale.managed": "true"}, {})
 
     copy = await hands.engine.inspect(copy_id)
     assert copy.name == template.name + "-1"
@@ -129,7 +139,7 @@ async def test_a_memory_limit_is_seen_and_copied_and_images_have_none(hands: Han
     hands.build("shop", ENABLED)
     [image] = (await hands.engine.list()).images
 
-    copy_id = await hands.engine.clone(bounded, bounded.name + "-1", {"dockscale.managed": "true"})
+    copy_id = await hands.engine.clone(bounded, bounded.name + "-1", {"dockscale.managed": "true"}, {})
 
     assert (bounded.memory, free.memory, image.memory) == (64 * 2**20, 0, 0)
     assert (await hands.engine.inspect(copy_id)).memory == 64 * 2**20
@@ -139,13 +149,37 @@ async def test_an_image_can_be_made_into_a_container(hands: Hands) -> None:
     hands.build("shop", ENABLED)
     [image] = (await hands.engine.list()).images
 
-    copy_id = await hands.engine.clone(image, image.name.partition(":")[0] + "-1", {"dockscale.managed": "true"})
+    copy_id = await hands.engine.clone(image, image.name.partition(":")[0] + "-1", {"dockscale.managed": "true"}, {})
     await hands.engine.start(copy_id)
 
     copy = await hands.engine.inspect(copy_id)
     assert copy.runs
     assert copy.managed
     assert copy.image_id == image.id
+
+
+@pytest.mark.parametrize("kind", ["container", "image"])
+async def test_a_copy_finds_in_its_environment_what_it_was_given_above_what_its_template_has(
+    hands: Hands, kind: str
+) -> None:
+    made = await hands.engine.inspect(hands.create("app", ENABLED, env={"COLOUR": "red", "SIZE": "9"}))
+    hands.build("shop", ENABLED)
+    [image] = (await hands.engine.list()).images
+    template = made if kind == "container" else image
+
+    copy_id = await hands.engine.clone(template, made.name + "-1", {}, {"COLOUR": "blue", "TOKEN": "a=b c"})
+    await hands.engine.start(copy_id)
+
+    seen = hands.environment(copy_id)
+    assert (seen["COLOUR"], seen["TOKEN"]) == ("blue", "a=b c")
+    assert seen.get("SIZE") == ("9" if kind == "container" else None)
+
+
+async def test_the_gateway_is_an_address_of_the_engines_machine(hands: Hands) -> None:
+    gateway = await hands.engine.gateway()
+
+    with socket.socket() as on_this_machine:
+        on_this_machine.bind((gateway, 0))
 
 
 async def test_a_stopped_container_stays_and_a_removed_one_is_gone(hands: Hands) -> None:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from dockscale.engine import EngineAway, Event
+from dockscale.engine import EngineAway, EngineError, Event
 from dockscale.engine.docker import DockerEngine
 from tests.support.faulty import faulty
 from tests.support.real import PROBE, Real, in_thread
@@ -37,7 +37,7 @@ async def test_a_copy_has_the_templates_settings_but_nothing_that_two_cannot_sha
     engine = DockerEngine(only=real.label)
     template = await engine.inspect(str(made.id))
 
-    copy_id = await engine.clone(template, real.named("app-1"), {"dockscale.managed": "true"})
+    copy_id = await engine.clone(template, real.named("app-1"), {"dockscale.managed": "true"}, {})
     await engine.close()
 
     shown = real.client.api.inspect_container(copy_id)
@@ -52,6 +52,16 @@ async def test_a_copy_has_the_templates_settings_but_nothing_that_two_cannot_sha
     assert config["Hostname"] != "fixed"
     assert not host["PortBindings"]
     assert host["RestartPolicy"]["Name"] in ("", "no")
+
+
+@pytest.mark.engine
+async def test_a_network_without_a_gateway_says_so(real: Real) -> None:
+    engine = DockerEngine(network="none")
+
+    with pytest.raises(EngineError, match="the network none has no gateway"):
+        await engine.gateway()
+
+    await engine.close()
 
 
 @pytest.mark.engine

@@ -1,0 +1,1 @@
+"""The RPC hub: programs that connect to dockscale and call each other through it."""
