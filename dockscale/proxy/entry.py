@@ -18,8 +18,6 @@ from dockscale.registry import Registry
 
 log = structlog.get_logger()
 
-RPC = "rpc"
-"""The type of apps whose instances are called through the hub."""
 WEBSOCKET = b"websocket"
 _REQUEST_ID = re.compile(rb"[\w.:+/=-]{1,128}", re.ASCII)
 
@@ -57,7 +55,7 @@ class Entry:
         route = self._registry.routes.match(request.host.decode("latin-1"), request.target.decode("latin-1"))
         if type(route) is ToApp:
             app = self._registry.apps[route.app_id]
-            if self.hub is not None and app.spec.type == RPC:
+            if self.hub is not None and app.spec.speaks_rpc:
                 self._to_rpc_app(self.hub, client, request, request_id, app, route)
             else:
                 Exchange(self._ways, client, request, request_id, app, route).begin()
