@@ -17,13 +17,13 @@ dev: .venv/.dev ## .venv with what its tests and checks need, too
 
 run: venv ## build and start dockscale and the demo app, say what to try
 	@scripts/run.sh
-stop: ## stop dockscale and all it started; images stay
+stop: ## stop dockscale and all it started; images and the tokens' secret stay
 	@scripts/stop.sh
 logs: ## follow dockscale's log
 	@scripts/compose.sh logs -f dockscale
 
-images: dev # what the engine tests start
-	@scripts/engine.sh && scripts/test-images.sh
+images: dev # what the tests start besides dockscale
+	@scripts/engine.sh && scripts/test-images.sh && scripts/node.sh
 test: images ## all tests, those of the compiled path twice (starts an engine if none answers)
 	@$(PY) -m pytest && scripts/test-compiled.sh
 test-fast: dev ## the tests that need no engine

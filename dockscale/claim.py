@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dockscale.core.app import App
 from dockscale.core.explain import held_back
 from dockscale.core.pool import Instance, Lease, NoPlace, Turn
+from dockscale.core.spec import SelectionMode
 
 Wake = Callable[[App], object]
 
@@ -14,21 +15,23 @@ class TooLate(NoPlace):
     """No place came free within `autoscaling.queue_timeout`."""
 
 
-async def claim(app: App, wake: Wake, avoid: Instance | None = None, token: str = "") -> Lease:
+async def claim(
+    app: App, wake: Wake, avoid: Instance | None = None, token: str = "", mode: SelectionMode | None = None
+) -> Lease:
     """Return a place on a ready instance of `app`, waiting in its line if there is none now.
 
     `wake` is told to decide at once when a request finds no place. `avoid` is an instance that has just failed this
-    request, `token` that of the one it would like (see `Pool.claim`).
+    request, `token` that of the one it would like, `mode` how it is chosen (see `Pool.claim`).
 
     Raises:
         NoPlace: the line is full, the wait was too long, the start failed, or the app may not have several instances.
     """
-    lease = app.pool.claim(avoid, token)
+    lease = app.pool.claim(avoid, token, mode)
     if lease is not None:
         return lease
     app.check()
     called = asyncio.Event()
-    turn = Turn(called.set, token)
+    turn = Turn(called.set, token, mode)
     app.pool.wait(turn)
     try:
         wake(app)

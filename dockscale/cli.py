@@ -5,12 +5,13 @@ import asyncio
 import itertools
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import requests
 import uvloop
@@ -18,7 +19,10 @@ from pydantic import ValidationError
 
 from dockscale import __version__, logs, reference
 from dockscale.config import Settings
+from dockscale.core.spec import seconds
 from dockscale.doctor import examine
+from dockscale.hub.kept import CannotKeep, read_secret
+from dockscale.hub.tokens import LIFE_S, PERMISSIONS, Tokens, User
 
 OK, FAILED, USAGE = 0, 1, 2
 _TIMEOUT_S = 10.0
@@ -40,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = options.verb(options, rest)
         sys.stdout.flush()
-    except Unanswered as error:
+    except (Unanswered, CannotKeep) as error:
         print(f"dockscale: {error}", file=sys.stderr)
         return FAILED
     except ValidationError as error:
@@ -82,6 +86,14 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=help_text)
         verb.set_defaults(verb=does)
         verb.add_argument("--markdown", action="store_true", help="print the page of the documentation")
+    verb = verbs.add_parser("token", help="print a token for a client, signed with the secret of this host")
+    verb.set_defaults(verb=token)
+    verb.add_argument("--workspace", default="public", metavar="W", help="where it holds (default public; '*': all)")
+    verb.add_argument("--permission", choices=PERMISSIONS, default="read_write", help="(default read_write)")
+    verb.add_argument(
+        "--expires-in", type=_life, default=LIFE_S, metavar="TIME", help="how long it holds, as 30d (default 1h)"
+    )
+    verb.add_argument("--client-id", default="", metavar="ID", help="the only client that may use it (default any)")
     verb = verbs.add_parser("doctor", help="check engine, ports and labels, and say what to do")
     verb.set_defaults(verb=doctor)
     verb.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -248,6 +260,30 @@ def settings(options: argparse.Namespace, _: list[str]) -> int:
     intro = "Environment variables (or a line in `.env`) of the process. Printed by `dockscale settings`."
     rows = reference.settings()
     print(reference.markdown("Settings", intro, rows) if options.markdown else reference.plain(rows))
+    return OK
+
+
+def _life(text: str) -> float:
+    """Read a token's time in seconds: days as `30d`, else as labels have it."""
+    days = text.removesuffix("d")
+    try:
+        return int(days) * 86400.0 if days != text else cast("float", seconds(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 30s, 5m, 1h or 30d") from None
+
+
+def token(options: argparse.Namespace, _: list[str]) -> int:
+    """Print a token."""
+    chosen = Settings()
+    user = User(
+        f"token-{secrets.token_hex(4)}", {options.workspace: PERMISSIONS[options.permission]},
+        current_workspace=options.workspace.replace("*", ""), client_id=options.client_id,
+    )  # fmt: skip
+    try:
+        print(Tokens(read_secret(chosen), time.time, chosen.auth).issue(user, options.expires_in))
+    except ValueError as error:
+        print(f"dockscale: {error}", file=sys.stderr)
+        return USAGE
     return OK
 
 

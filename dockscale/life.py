@@ -86,8 +86,9 @@ class Lives:
         *,
         network: str = "",
         parallel_starts: int = 4,
-        rpc: Rpc | None = None,
     ) -> None:
+        self.rpc: Rpc | None = None
+        """Who knows which instances of rpc apps are connected; it is told before the first app is found."""
         self.tended: set[str] = set()
         """Names of the containers that some life here will end."""
         self.ahead: dict[str, Ahead] = {}
@@ -101,7 +102,6 @@ class Lives:
         self._ended = ended
         self._network = network
         self._starts = asyncio.Semaphore(parallel_starts)
-        self._rpc = rpc
 
     def begin(self, app: App, instance: Instance, source: Source) -> None:
         """Look after an instance, which is in the pool already, until it is gone."""
@@ -296,9 +296,9 @@ class Lives:
 
     @property
     def _hub(self) -> Rpc:
-        if self._rpc is None:
+        if self.rpc is None:
             raise _StartFailed("this dockscale has no RPC for its instances to connect to")
-        return self._rpc
+        return self.rpc
 
     async def _run(self, app: App, instance: Instance, container_id: str | None) -> Container:
         instance.container_id = container_id or ""

@@ -41,14 +41,13 @@ class Scaler:
         network: str = "",
         parallel_starts: int = 4,
         create_ahead: bool = True,
-        rpc: Rpc | None = None,
     ) -> None:
         self._tasks = tasks
         self._clock = clock
         self._host = host
         self._create_ahead = create_ahead
         self._lives = Lives(
-            engine, tasks, clock, self.tick, self._ended, network=network, parallel_starts=parallel_starts, rpc=rpc
+            engine, tasks, clock, self.tick, self._ended, network=network, parallel_starts=parallel_starts
         )
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
         self._fills: dict[str, asyncio.TimerHandle] = {}
@@ -57,6 +56,10 @@ class Scaler:
         """Apps that the host's budget keeps from what they need."""
         self._reading: set[str] = set()
         """Apps whose instances are being asked for their metric."""
+
+    def connect_to(self, rpc: Rpc) -> None:
+        """Say who knows the instances of rpc apps, before the first app is found."""
+        self._lives.rpc = rpc
 
     # What calls for a decision.
 

@@ -22,11 +22,15 @@ from dockscale.core.host import Host
 from dockscale.core.pool import Clock
 from dockscale.engine import Engine
 from dockscale.engine.docker import DockerEngine
+from dockscale.hub.kept import CannotKeep, open_kept
+from dockscale.hub.rpc import Rpc
+from dockscale.hub.tokens import Tokens
 from dockscale.proxy.entry import Entry
 from dockscale.proxy.exchange import Ways
 from dockscale.proxy.listener import Limits, Listener
 from dockscale.proxy.peer import Patrol
 from dockscale.proxy.upstream import Upstream
+from dockscale.reach import main_url
 from dockscale.registry import Registry
 from dockscale.scaler import Scaler
 
@@ -45,6 +49,7 @@ class Running:
     scaler: Scaler
     control: Control
     entry: Entry
+    rpc: Rpc
     main: Listener
     main_port: int
     admin_port: int
@@ -93,7 +98,9 @@ async def running(settings: Settings, engine: Engine, clock: Clock = time.monoto
             yield dockscale
             dockscale.entry.closing = True
             dockscale.entry.close_tunnels()
-            await dockscale.main.close(settings.shutdown_timeout)
+            await asyncio.gather(
+                dockscale.main.close(settings.shutdown_timeout), dockscale.rpc.close(settings.shutdown_timeout)
+            )
             await listeners.aclose()
             raise _Stop
     except BaseExceptionGroup as group:
@@ -120,7 +127,14 @@ async def _build(
         network=settings.network, parallel_starts=settings.parallel_starts, create_ahead=settings.create_ahead,
     )  # fmt: skip
     registry = Registry(engine, scaler, clock, random.randrange, settings.domain)
-    entry = Entry(registry, Ways(upstream, scaler.tick, clock, settings.trusted_proxies, settings.response_headers))
+    rpc = Rpc(
+        registry.apps, _tokens(settings), settings.auth, clock, tasks, wake=scaler.tick, unplugged=scaler.unplugged,
+        url=lambda: main_url(engine, settings.rpc_url, main_port), response_timeout=settings.response_timeout,
+    )  # fmt: skip
+    listeners.push_async_callback(rpc.close, 0.0)
+    scaler.connect_to(rpc.instances)
+    ways = Ways(upstream, scaler.tick, clock, settings.trusted_proxies, settings.response_headers)
+    entry = Entry(registry, ways, rpc)
     main = Listener(entry.handle, entry.refuse, upstream.patrol, _limits(settings))
     listeners.push_async_callback(main.close, settings.shutdown_timeout)
     with _told(settings.host, settings.port, "DOCKSCALE_PORT"):
@@ -140,7 +154,15 @@ async def _build(
     admin_port = int(admin.addresses[0][1])
     tasks.create_task(registry.run(), name="registry")
     tasks.create_task(scaler.run(registry.apps.values, settings.interval), name="scaler")
-    return Running(registry, scaler, control, entry, main, main_port, admin_port)
+    return Running(registry, scaler, control, entry, rpc, main, main_port, admin_port)
+
+
+def _tokens(settings: Settings) -> Tokens:
+    try:
+        secret, revoked = open_kept(settings)
+    except CannotKeep as error:
+        raise CannotStart(str(error)) from None
+    return Tokens(secret, time.time, settings.auth, revoked)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The real engine for those tests that need one: made ready where that is possible, and left as it was found."""
+"""The real engine and node for those tests that need them: made ready where that is possible."""
 
 import asyncio
 import os
@@ -14,7 +14,8 @@ import uvloop
 from tests.support.real import Real, sweep
 
 ROOT = Path(__file__).parent.parent
-_why_not: list[str] = []
+_missing: dict[str, str] = {}
+"""What could not be made ready → why."""
 
 
 if os.environ.get("DOCKSCALE_TEST_LOOP") == "uvloop":
@@ -23,14 +24,25 @@ if os.environ.get("DOCKSCALE_TEST_LOOP") == "uvloop":
         return {"uvloop": uvloop.new_event_loop}
 
 
+def make_ready(what: str, *scripts: str) -> None:
+    """Run these scripts; where one fails, skip what needs them."""
+    for script in scripts:
+        done = subprocess.run([ROOT / "scripts" / script], cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            _missing[what] = f"scripts/{script}: {done.stderr.strip() or done.stdout.strip()}"
+            pytest.skip(f"no {what} to test with: {_missing[what]}")
+
+
+@pytest.fixture(scope="session")
+def node_ready() -> None:
+    """Install node where it is missing, and the npm client of RPC."""
+    make_ready("node", "node.sh")
+
+
 @pytest.fixture(scope="session")
 def engine_ready() -> Iterator[None]:
     """Install and start an engine where none answers, and build the images that tests start."""
-    for script in ("engine.sh", "test-images.sh"):
-        done = subprocess.run([ROOT / "scripts" / script], cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            _why_not.append(f"scripts/{script}: {done.stderr.strip() or done.stdout.strip()}")
-            pytest.skip(f"no container engine to test with: {_why_not[-1]}")
+    make_ready("container engine", "engine.sh", "test-images.sh")
     yield
     # What was being made when its dockscale ended may have come into being after its own test's clean-up.
     client = docker.from_env()
@@ -49,6 +61,7 @@ def real(engine_ready: None) -> Iterator[Real]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for why in _why_not[:1]:
-        terminalreporter.section("NO CONTAINER ENGINE: half of the tests did not run", sep="!", red=True)
+    for what, why in _missing.items():
+        title = f"NO {what.upper()}: the tests that need it did not run"
+        terminalreporter.section(title, sep="!", red=True)
         terminalreporter.line(why)

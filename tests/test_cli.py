@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -16,8 +17,11 @@ from pathlib import Path
 import pytest
 
 from dockscale import __version__, cli
+from dockscale.config import Settings
 from dockscale.core.spec import LABELS
 from dockscale.engine.memory import Program
+from dockscale.hub.kept import open_kept
+from dockscale.hub.tokens import Tokens
 from tests.support.backend import backend
 from tests.support.world import BOUND_S, ENABLED, World, prefixed, until, world
 
@@ -171,7 +175,85 @@ def test_labels_and_settings_list_all_there_are(capsys: pytest.CaptureFixture[st
     assert {"DOCKSCALE_PORT", "DOCKSCALE_ADMIN_TOKEN", "DOCKSCALE_ENGINE"} <= set(settings)
 
 
-@pytest.mark.parametrize("wrong", [[], ["fly"], ["ps", "web"], ["explain"], ["explain", "web", "--last", "x"]])
+SECRET = "x" * 32
+
+
+def test_a_printed_token_is_read_by_the_server_with_the_same_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKSCALE_TOKEN_SECRET", SECRET)
+    told = "token --workspace lab --permission admin --expires-in 30d --client-id web-1"
+
+    code = cli.main(told.split())
+
+    user = Tokens(SECRET.encode(), time.time, "token").read(capsys.readouterr().out.strip())
+    assert code == 0
+    assert (user.workspaces, user.current_workspace, user.client_id) == ({"lab": "a"}, "lab", "web-1")
+    assert user.expires_at is not None
+    assert user.expires_at - time.time() == pytest.approx(30 * 86400, abs=60)
+
+
+def test_a_token_is_printed_without_a_running_server_and_its_secret_is_kept_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKSCALE_DATA_DIR", str(tmp_path))
+
+    code = cli.main(["token"])
+
+    secret, _ = open_kept(Settings())
+    user = Tokens(secret, time.time, "token").read(capsys.readouterr().out.strip())
+    assert code == 0
+    assert (user.workspaces, user.anonymous) == ({"public": "rw"}, False)
+
+
+def test_a_token_for_every_workspace_names_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKSCALE_TOKEN_SECRET", SECRET)
+
+    cli.main(["token", "--workspace", "*", "--permission", "read"])
+
+    user = Tokens(SECRET.encode(), time.time, "token").read(capsys.readouterr().out.strip())
+    assert (user.may("lab", "r"), user.may("lab", "rw"), user.current_workspace) == (True, False, "")
+
+
+@pytest.mark.parametrize("wrong", [["--expires-in", "0"], ["--workspace", "a b"], ["--client-id", "a b"]])
+def test_a_token_that_cannot_be_is_wrong_usage(
+    wrong: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKSCALE_TOKEN_SECRET", SECRET)
+
+    code = cli.main(["token", *wrong])
+
+    out, err = capsys.readouterr()
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+
+
+def test_without_a_place_for_the_secret_there_is_no_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DOCKSCALE_DATA_DIR", str(tmp_path / "file" / "folder"))
+
+    code = cli.main(["token"])
+
+    out, err = capsys.readouterr()
+    assert (code, out) == (1, "")
+    assert "DOCKSCALE_DATA_DIR" in err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        ["fly"],
+        ["token", "--permission", "all"],
+        ["token", "--expires-in", "soon"],
+        ["ps", "web"],
+        ["explain"],
+        ["explain", "web", "--last", "x"],
+    ],
+)
 def test_wrong_usage_ends_with_2(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(wrong)

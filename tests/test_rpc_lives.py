@@ -89,7 +89,7 @@ async def test_an_instance_that_does_not_register_in_time_has_failed_to_start() 
 
 async def test_without_rpc_an_instance_fails_to_start_and_says_so() -> None:
     async with hub() as (it, _):
-        it.dockscale.scaler._lives._rpc = None
+        it.dockscale.scaler._lives.rpc = None
 
         await has_app(it)
 

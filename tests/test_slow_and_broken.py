@@ -38,6 +38,25 @@ async def in_flight(it: World) -> None:
 # Slow clients.
 
 
+async def test_a_client_that_leaves_while_its_body_is_held_back_gives_its_place_back() -> None:
+    async with staged() as (it, origin):
+
+        async def script(wire: Spoken) -> None:
+            await wire.head()
+            wire.transport.pause_reading()
+            await asyncio.Event().wait()
+
+        origin.script = script
+        async with client(it) as wire:
+            wire.send(POST + b"Content-Length: 40000000\r\n\r\n" + b"x" * 20_000_000)
+            [own] = it.dockscale.main.clients
+            await until(lambda: not own.transport.is_reading(), "it is held back")
+
+            wire.reset()
+
+            await idle(it)
+
+
 @pytest.mark.parametrize("begun", [b"G", b"GET /a HTTP/1.1\r\n", GET[:-2]], ids=["a byte", "a line", "all but the end"])
 async def test_a_head_that_comes_too_slowly_is_refused(begun: bytes) -> None:
     async with staged(header_timeout=0.15) as (it, origin):

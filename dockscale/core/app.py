@@ -85,6 +85,7 @@ class Stats:
         self.start_failures = 0
         self.deaths = 0
         self.ejected = 0
+        self.rpc_calls = 0
 
 
 class App:

@@ -190,13 +190,14 @@ class Turn:
     `token` is that of the instance it would like (mode `sticky`); it does not wait for that one when another is free.
     """
 
-    __slots__ = ("called", "error", "lease", "token")
+    __slots__ = ("called", "error", "lease", "mode", "token")
 
-    def __init__(self, called: Callable[[], None], token: str = "") -> None:
+    def __init__(self, called: Callable[[], None], token: str = "", mode: SelectionMode | None = None) -> None:
         self.lease: Lease | None = None
         self.error: Exception | None = None
         self.called = called
         self.token = token
+        self.mode = mode
 
 
 class Pool:
@@ -236,24 +237,35 @@ class Pool:
 
     # What a request does.
 
-    def claim(self, avoid: Instance | None = None, token: str = "") -> Lease | None:
+    def claim(self, avoid: Instance | None = None, token: str = "", mode: SelectionMode | None = None) -> Lease | None:
         """Give a place on a ready instance, or None if there is none.
 
         `avoid` is taken only if no other is free. `token` is that of the instance that the request would like, if the
-        mode is `sticky`.
+        mode is `sticky`. With `mode`, the choice is made by that one and not by the pool's.
 
         Raises:
             SeveralInstances: the mode is `exact` and more than one is ready.
         """
         free = self._ready
-        if self._mode is _EXACT and len(free) > 1:
+        if len(free) > 1 and (self._mode if mode is None else mode) is _EXACT:
             raise SeveralInstances(f"{len(free)} instances are ready, and the selection mode is exact")
         if self.max_concurrency is not None or avoid is not None:
             free = self._free(avoid)
         if not free:
             return None
         now = self._clock()
-        instance = free[0] if len(free) == 1 else self._choose(free, now, self._chance, token)
+        if len(free) == 1:
+            instance = free[0]
+        else:
+            choose = self._choose if mode is None else CHOICES[mode]
+            instance = choose(free, now, self._chance, token)
+        return self._lease(instance, now)
+
+    def join(self, instance: Instance) -> Lease:
+        """Count a request that is for this instance and no other. It is let in whatever the instance's state is."""
+        return self._lease(instance, self._clock())
+
+    def _lease(self, instance: Instance, now: float) -> Lease:
         instance.in_flight += 1
         if self._meter is not None:
             self._meter.change(now, 1)
@@ -421,7 +433,7 @@ class Pool:
         while self._line:
             turn = next(iter(self._line))
             try:
-                lease = self.claim(token=turn.token)
+                lease = self.claim(token=turn.token, mode=turn.mode)
             except SeveralInstances as error:
                 self.dismiss(error)
                 return

@@ -1,4 +1,4 @@
-"""Host and path → app. Fixed paths of dockscale itself come before an app's path prefix, never before its host."""
+"""Host and path → app, or the hub. Fixed paths of dockscale itself come before an app's path prefix, never its host."""
 
 import re
 from collections.abc import Iterable
@@ -8,6 +8,8 @@ from enum import StrEnum
 from dockscale.core.spec import RESERVED, AppSpec
 
 SEEN_KEPT = 1024
+OF_THE_HUB = frozenset({"/ws", "/rpc", "/assets/hypha-rpc-websocket.mjs"})
+"""Paths of the hub, below first segments that are `RESERVED`."""
 _DOT_DOT = re.compile(r"(?:\.|%2e){2}", re.IGNORECASE)
 _DOT = re.compile(r"\.|%2e", re.IGNORECASE)
 
@@ -42,7 +44,16 @@ class ToList:
     workspace: str
 
 
-Target = ToApp | ToSlash | ToList | Here
+@dataclass(frozen=True, slots=True)
+class ToHub:
+    """Leave to the hub. `path` still has its query. With a `service`, only if `workspace` has one of that name."""
+
+    path: str
+    workspace: str = ""
+    service: str = ""
+
+
+Target = ToApp | ToSlash | ToList | ToHub | Here
 
 
 class Climbs(ValueError):
@@ -85,7 +96,12 @@ class Routes:
         app_id = self._by_host(host)
         if app_id is not None:
             return ToApp(app_id, target)
-        return self._here(path) or self._by_workspace(path, query) or self._by_prefix(path, query)
+        return (
+            self._here(path)
+            or self._by_workspace(path, query)
+            or self._by_prefix(path, query)
+            or _to_hub(path, path + query)
+        )
 
     def _by_host(self, host: str) -> str | None:
         found = self._seen.get(host, "")
@@ -156,6 +172,21 @@ class Routes:
     def __repr__(self) -> str:
         hosts = len(self._hosts) + len(self._wildcards)
         return f"<Routes apps={len(self._apps)} hosts={hosts} prefixes={len(self._prefixes)}>"
+
+
+def _to_hub(path: str, target: str) -> ToHub | None:
+    """What no app has may be the hub's: paths of its own, and services in any workspace."""
+    if path in OF_THE_HUB:
+        return ToHub(target)
+    workspace, kind, name, rest = [*path.split("/", 4)[1:], "", "", "", ""][:4]
+    if not workspace or workspace in RESERVED:
+        return None
+    if kind == "services":
+        return ToHub(target)
+    if kind != "apps" or not name:
+        return None
+    _refuse_climbing("/" + rest)
+    return ToHub(target, workspace, name)
 
 
 def _refuse_climbing(path: str) -> None:

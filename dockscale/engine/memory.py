@@ -6,8 +6,9 @@ Each container gets a loopback address of its own, so that all of them can liste
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -33,6 +34,8 @@ class Program:
     """If set, the program writes this line and exits as soon as it is started."""
     start_s: float = 0.0
     """Seconds that the engine itself takes to start a container."""
+    connects: Callable[[Mapping[str, str]], Coroutine[Any, Any, None]] | None = None
+    """What it does besides, given its environment, until it is cancelled: for programs that connect to a server."""
 
 
 @dataclass
@@ -42,6 +45,7 @@ class _Box:
     env: Mapping[str, str] = field(default_factory=dict)
     runner: web.AppRunner | None = None
     boot: asyncio.Task[None] | None = None
+    work: asyncio.Task[None] | None = None
     end: asyncio.Task[None] | None = None
     binds: bool = False
     """It is about to listen: to cut that short would leave a socket behind."""
@@ -268,6 +272,8 @@ class MemoryEngine:
         program.middlewares.append(_frozen_until(box.runs))
         box.runner = web.AppRunner(program, access_log=None, shutdown_timeout=0)
         await box.runner.setup()
+        if box.program.connects is not None:
+            box.work = asyncio.create_task(box.program.connects(box.env), name=f"work {box.container.name}")
         for port in box.container.ports[:1]:  # a program of an app without a port listens nowhere
             await web.TCPSite(box.runner, address, port).start()
 
@@ -285,6 +291,9 @@ class MemoryEngine:
             if not box.binds:
                 box.boot.cancel()
             await asyncio.gather(box.boot, return_exceptions=True)
+        if box.work is not None:
+            box.work.cancel()
+            await asyncio.gather(box.work, return_exceptions=True)
         if box.runner is not None:
             runner, box.runner = box.runner, None
             for site in list(runner.sites):

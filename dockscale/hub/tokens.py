@@ -159,12 +159,15 @@ class Tokens:
     def revoke(self, token: str) -> None:
         """Accept a token no longer, nor a reconnection of whoever came with it. Those that it gave to others stay.
 
+        One that has expired can be revoked as well: who came with it may still be connected.
+
         Raises:
-            BadToken: it is not accepted anyway.
+            BadToken: it was never one.
             CannotKeep: too many are revoked already.
         """
-        ends = self._claims(token, kind=None)["exp"]
-        self._revoked.add(_id(token), ends + RECONNECTION_S, self._clock())
+        now = self._clock()
+        ends = max(self._signed_claims(token)["exp"], now)
+        self._revoked.add(_id(token), ends + RECONNECTION_S, now)
 
     def reconnection(self, user: User, workspace: str, client_id: str) -> str:
         """Return a token with which this client may come back for `RECONNECTION_S`, and as nobody else.
@@ -199,7 +202,17 @@ class Tokens:
         return jwt.encode(claims | dict(more or {}), self._secret, algorithm="HS256")
 
     def _claims(self, token: str, kind: str | None) -> dict[str, Any]:
-        """Read a token of one kind, if it is as it was signed and still holds."""
+        """Read a token of one kind, if it still holds."""
+        claims = self._signed_claims(token)
+        if claims.get("kind") != kind:
+            raise BadToken("the token is for coming back only" if kind is None else "the token is not for coming back")
+        if not self._clock() < claims["exp"]:
+            raise BadToken("the token has expired")
+        self._check(_id(token))
+        return claims
+
+    def _signed_claims(self, token: str) -> dict[str, Any]:
+        """Read a token of any kind and age, if it is as it was signed."""
         try:
             whole = jwt.decode_complete(token, self._secret, algorithms=["HS256"], options=_CHECKS)
         except jwt.InvalidAlgorithmError:
@@ -212,11 +225,8 @@ class Tokens:
         if base64.urlsafe_b64encode(whole["signature"]).decode().rstrip("=") != token.rpartition(".")[2]:
             raise BadToken("the token was changed")
         claims: dict[str, Any] = whole["payload"]
-        if claims.get("kind") != kind:
-            raise BadToken("the token is for coming back only" if kind is None else "the token is not for coming back")
-        if not isinstance(claims["exp"], int | float) or not self._clock() < claims["exp"]:
-            raise BadToken("the token has expired")
-        self._check(_id(token))
+        if not isinstance(claims["exp"], int | float):
+            raise BadToken("the token has no end")
         return claims
 
     def _check(self, token_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Where every request on the main port arrives: found is who serves it, an app or dockscale itself."""
+"""Where every request on the main port arrives: found is who serves it, an app, the hub, or dockscale itself."""
 
 import re
 from collections import Counter
@@ -6,24 +6,30 @@ from collections.abc import Mapping
 
 import structlog
 
-from dockscale.core.routes import Climbs, Here, ToApp, ToList, ToSlash
+from dockscale.core.app import App
+from dockscale.core.routes import Climbs, Here, Target, ToApp, ToHub, ToList, ToSlash
+from dockscale.proxy import fields
 from dockscale.proxy.exchange import Exchange, Ways, new_id
 from dockscale.proxy.listener import Client
+from dockscale.proxy.local import Hub, LocalRequest
 from dockscale.proxy.replies import NOTHING_MORE, reply, reply_failure, reply_json
 from dockscale.proxy.wire import Malformed, RequestHead
 from dockscale.registry import Registry
 
 log = structlog.get_logger()
 
+WEBSOCKET = b"websocket"
 _REQUEST_ID = re.compile(rb"[\w.:+/=-]{1,128}", re.ASCII)
 
 
 class Entry:
     """Handles every request on the main port."""
 
-    def __init__(self, registry: Registry, ways: Ways) -> None:
+    def __init__(self, registry: Registry, ways: Ways, hub: Hub | None = None) -> None:
         self._registry = registry
         self._ways = ways
+        self.hub = hub
+        """Serves what is RPC; without one, its addresses lead nowhere."""
         self.closing = False
         self.refused: Counter[int] = Counter()
         """Answers by status to requests that reached no app."""
@@ -49,7 +55,12 @@ class Entry:
         route = self._registry.routes.match(request.host.decode("latin-1"), request.target.decode("latin-1"))
         if type(route) is ToApp:
             app = self._registry.apps[route.app_id]
-            Exchange(self._ways, client, request, request_id, app, route).begin()
+            if self.hub is not None and app.spec.speaks_rpc:
+                self._to_rpc_app(self.hub, client, request, request_id, app, route)
+            else:
+                Exchange(self._ways, client, request, request_id, app, route).begin()
+            return
+        if self.hub is not None and self._to_hub(self.hub, client, request, request_id, route):
             return
         match route:
             case ToSlash(location):
@@ -63,6 +74,32 @@ class Entry:
                 self._fail(client, request, 404, "no_such_app", "no app has this address", request_id, more)
                 return
         client.next()
+
+    def _to_rpc_app(
+        self, hub: Hub, client: Client, request: RequestHead, request_id: bytes, app: App, route: ToApp
+    ) -> None:
+        if request.upgrade.lower() == WEBSOCKET:
+            told = "WebSockets to apps of type rpc are not proxied; connect to /ws"
+            self._fail(client, request, 501, "not_implemented", told, request_id, {"app_id": app.app_id})
+        else:
+            LocalRequest(self._ways, client, request, request_id, route.prefix, app).begin(hub, route)
+
+    def _to_hub(self, hub: Hub, client: Client, request: RequestHead, request_id: bytes, route: Target | None) -> bool:
+        """Leave to the hub what is its to answer, and tell whether it is."""
+        path = request.target.partition(b"?")[0]
+        if request.upgrade.lower() == WEBSOCKET and path in (b"/", b"/ws"):
+            head = fields.request_head(request, request.target, b"", request_id, client.address, self._ways.trusted)
+            address = fields.client_of(request, client.address, self._ways.trusted)
+            client.hand_over(hub.socket(head, address))
+        elif not isinstance(route, ToHub) or (route.service and not hub.has_service(route.workspace, route.service)):
+            return False
+        elif path == b"/ws":
+            told = "this address is for WebSockets: connect with hypha_rpc, or another client that speaks its protocol"
+            lines = (b"Connection: Upgrade\r\nUpgrade: websocket",)
+            self._fail(client, request, 426, "upgrade_required", told, request_id, lines=lines)
+        else:
+            LocalRequest(self._ways, client, request, request_id).begin(hub, route)
+        return True
 
     def _listed(self, workspace: str | None) -> list[dict[str, str]]:
         specs = [app.spec for app in self._registry.apps.values() if workspace in (None, app.spec.workspace)]
@@ -101,9 +138,10 @@ class Entry:
         message: str,
         request_id: bytes,
         more: Mapping[str, object] = NOTHING_MORE,
+        lines: tuple[bytes, ...] = (),
     ) -> None:
         self.refused[status] += 1
-        reply_failure(client, request, status, word, message, request_id, more=more)
+        reply_failure(client, request, status, word, message, request_id, more=more, lines=lines)
         client.next()
 
 

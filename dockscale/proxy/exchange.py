@@ -168,7 +168,7 @@ class Exchange:
         )  # fmt: skip
         connection.transport.write(head)
         if request.length:
-            client.send_body(connection, connection.fail)
+            client.send_body(connection, connection.body_ended, chunked=request.length < 0)
 
     # The answer.
 
@@ -283,7 +283,7 @@ class Exchange:
             self._reply(error.status, error.word, str(error))
         elif type(error) in STATUS:
             status, word = STATUS[type(error)]
-            self._reply(status, word, str(error), retry_after=self._retry_after(error))
+            self._reply(status, word, str(error), retry_after=retry_after(self._app, error))
         else:
             log.error("request_failed", request_id=self._request_id.decode(), exc_info=error)
             client.keep_alive = False
@@ -310,14 +310,6 @@ class Exchange:
             retry_after=retry_after, more={"app_id": self._app.app_id},
         )  # fmt: skip
         self._end(status, keep=False)
-
-    def _retry_after(self, error: Exception) -> int | None:
-        """Seconds after which another try may fare better."""
-        if isinstance(error, Failing):
-            return ceil(error.retry_after)
-        if isinstance(error, OutOfFiles):
-            return 1
-        return self._app.retry_after() if isinstance(error, LineFull | TooLate) else None
 
     def abandon(self) -> None:
         """The client has gone."""
@@ -357,6 +349,15 @@ class Exchange:
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.release()
+
+
+def retry_after(app: App, error: Exception) -> int | None:
+    """Seconds after which another try may fare better."""
+    if isinstance(error, Failing):
+        return ceil(error.retry_after)
+    if isinstance(error, OutOfFiles):
+        return 1
+    return app.retry_after() if isinstance(error, LineFull | TooLate) else None
 
 
 def new_id() -> bytes:

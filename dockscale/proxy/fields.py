@@ -74,6 +74,22 @@ def _believed(request: RequestHead, prefix: bytes, address: bytes) -> list[bytes
     return lines
 
 
+def pairs(head: bytes) -> list[tuple[bytes, bytes]]:
+    """The fields of a head that was written here, in order: names in lower case, and values."""
+    split = [line.partition(b": ") for line in head.split(b"\r\n")[1:-2]]
+    return [(name.lower(), value) for name, _, value in split]
+
+
+def client_of(request: RequestHead, address: bytes, trusted: Networks) -> str:
+    """The address of who asks: `address`, or whom trusted proxies name as theirs, the nearest of them first."""
+    found = address.decode()
+    said = [value for lower, value, _ in request.fields if lower == b"x-forwarded-for"]
+    names = [name.strip() for name in b",".join(said).decode("latin-1").split(",") if name.strip()]
+    while names and trusted and _is_in(found, trusted):
+        found = names.pop()
+    return found
+
+
 def answer_head(answer: AnswerHead, *, minor: int, keep_alive: bool, extra: bytes) -> bytes:
     """Write the head that a client of HTTP/1.`minor` gets. `extra` is whole lines of dockscale's own."""
     left_out = _FROM_INSTANCES

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
-from typing import Protocol
+from typing import Protocol, cast
 
 import structlog
 
@@ -133,13 +133,13 @@ class Client(Peer):
 
     def hold(self) -> None:
         super().hold()
-        if self.pipe is None and not self.full:
+        if not self.full:
             self.deadline = self.loop.time() + GONE_LOOK_S
 
     def expired(self) -> None:
         if self.full or self.transport.is_closing():
             self._check_pace()
-        elif self._held and self.pipe is None:
+        elif self._held:
             self._check_presence()
         elif self.pipe is not None:
             self.pipe.stop(Malformed("the body did not come in time", 408, "too_slow"))
@@ -249,17 +249,10 @@ class Client(Peer):
 
     # What whoever answers does.
 
-    def send_body(self, sink: Peer, failed: Callable[[Exception], None]) -> None:
-        """Let the request's body flow to `sink` from now on."""
-        assert self.request is not None
+    def send_body(self, sink: Peer, ended: Callable[[Exception | None], None], *, chunked: bool) -> None:
+        """Let the request's body flow to `sink` from now on; see `Pipe` for `ended`."""
         assert self.body is not None
         body, self.body = self.body, None
-
-        def ended(error: Exception | None) -> None:
-            if error is not None:
-                failed(error)
-
-        chunked = self.request.length < 0
         self.upload = Pipe(self, sink, body, ended, chunked=chunked, limit=self._limits.max_body_bytes)
         self.upload.start()
 
@@ -305,6 +298,19 @@ class Client(Peer):
             if self.unread:
                 self._read()
 
+    def hand_over(self, protocol: asyncio.Protocol) -> None:
+        """Give the connection to another protocol for good. It still counts, and is cut in the end, as a client's."""
+        self.occupation = None
+        self.deadline = inf
+        unread, self.unread = self.unread, b""
+        self.transport.set_protocol(cast("asyncio.Protocol", _Heir(self, protocol)))
+        protocol.connection_made(self.transport)
+        if self.full:
+            protocol.pause_writing()
+        self.release()
+        if unread and not self.transport.is_closing():
+            protocol.data_received(unread)
+
     def cut(self) -> None:
         """End the connection with a reset: where only its end tells the end of a body, a clean one would tell a lie."""
         sock = self.transport.get_extra_info("socket")
@@ -330,6 +336,24 @@ class Client(Peer):
         self._left -= len(data)
         if self._left < 0:
             self.transport.abort()
+
+
+class _Heir:
+    """The protocol that a connection was handed to, in all but that the client, too, is told of the end."""
+
+    __slots__ = ("_client", "_protocol", "data_received", "eof_received", "pause_writing", "resume_writing")
+
+    def __init__(self, client: Client, protocol: asyncio.Protocol) -> None:
+        self._client = client
+        self._protocol = protocol
+        self.data_received = protocol.data_received
+        self.eof_received = protocol.eof_received
+        self.pause_writing = protocol.pause_writing
+        self.resume_writing = protocol.resume_writing
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._client.connection_lost(exc)
+        self._protocol.connection_lost(exc)
 
 
 Handle = Callable[[Client, RequestHead], None]

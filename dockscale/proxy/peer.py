@@ -25,7 +25,7 @@ class Peer:
     """
 
     __slots__ = (
-        "_held", "_patrol", "connected", "deadline", "error", "feeder", "full", "loop", "lost", "patience", "pipe",
+        "_held", "connected", "deadline", "error", "feeder", "full", "loop", "lost", "patience", "patrol", "pipe",
         "transport", "unread",
     )  # fmt: skip
     transport: asyncio.Transport
@@ -47,7 +47,7 @@ class Peer:
         """When `expired` is called, on the loop's clock."""
         self.patience = patience
         """Seconds that it may send or take nothing where it should."""
-        self._patrol = patrol
+        self.patrol = patrol
         self._held = False
 
     # What the transport tells.
@@ -55,10 +55,10 @@ class Peer:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.connected = True
-        self._patrol.peers.add(self)
+        self.patrol.peers.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._patrol.peers.discard(self)
+        self.patrol.peers.discard(self)
         self.lost = True
         if self.pipe is not None:
             self.pipe.source_lost(exc)
@@ -88,6 +88,10 @@ class Peer:
     def touch(self) -> None:
         """Start its patience anew."""
         self.deadline = self.loop.time() + self.patience
+
+    def write(self, data: bytes) -> None:
+        """Send what belongs to a body."""
+        self.transport.write(data)
 
     def written(self) -> None:
         """A part of a body was written to it."""
@@ -193,7 +197,7 @@ class Pipe:
             self._ended(error)
 
     def _write(self, part: bytes) -> None:
-        write = self.sink.transport.write
+        write = self.sink.write
         if not self._chunked:
             write(part)
         elif len(part) <= _WHOLE_WRITE:
@@ -206,7 +210,7 @@ class Pipe:
 
     def _finish(self, rest: bytes) -> None:
         if self._chunked:
-            self.sink.transport.write(last_chunk(self.body.trailers))
+            self.sink.write(last_chunk(self.body.trailers))
         self.source.unread = rest
         if self._detach():
             self._ended(None)

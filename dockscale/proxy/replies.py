@@ -39,9 +39,11 @@ def reply_failure(
     *,
     retry_after: int | None = None,
     more: Mapping[str, object] = NOTHING_MORE,
+    lines: tuple[bytes, ...] = (),
 ) -> None:
     """Answer with an error. `word` is for programs, `message` for people; `retry_after` is in seconds."""
-    lines = () if retry_after is None else (b"Retry-After: %d" % retry_after,)
+    if retry_after is not None:
+        lines = (*lines, b"Retry-After: %d" % retry_after)
     shown = request_id.decode()
     if request is not None and b"text/html" in request.first(b"accept"):
         phrase = HTTPStatus(status).phrase

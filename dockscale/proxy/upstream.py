@@ -114,6 +114,11 @@ class Connection(Peer):
         elif self.asker is not None:
             self.asker.failed(error)
 
+    def body_ended(self, error: Exception | None) -> None:
+        """The request's body is all on its way to it, or never will be."""
+        if error is not None:
+            self.fail(error)
+
     def take_answer(self, method: bytes) -> AnswerHead | None:
         """Return the head of the next answer, which may be an interim one (1xx), or None while it is not whole.
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockscale.core.routes import Climbs, Here, Routes, Target, ToApp, ToList, ToSlash
+from dockscale.core.routes import OF_THE_HUB, Climbs, Here, Routes, Target, ToApp, ToHub, ToList, ToSlash
 from dockscale.core.spec import AppSpec, Route
 
 NOBODY = "127.0.0.1:9527"
@@ -129,7 +129,7 @@ def test_a_prefix_of_everything_never_shadows_what_dockscale_serves(target: str,
     assert routes(app("root", path="/"), app("hello")).match(NOBODY, target) == expected
 
 
-@pytest.mark.parametrize("target", ["/health", "/health/other", "/ws", "/ws?token=1", "/rpc", "/assets/x.mjs"])
+@pytest.mark.parametrize("target", ["/health", "/health/services", "/ws/", "/ws/apps/x/", "/rpc/x", "/assets/x.mjs"])
 def test_a_prefix_of_everything_leaves_reserved_paths_alone(target: str) -> None:
     assert routes(app("root", path="/")).match(NOBODY, target) is None
 
@@ -194,8 +194,57 @@ def test_a_workspace_is_known_by_its_apps() -> None:
     "target",
     ["/public/apps/nobody/", "/public/apps/nobody", "/team-a/apps/hello/", "/public/app/hello/", "/", "/public"],
 )
-def test_an_unknown_app_or_one_of_another_workspace_is_nobody(target: str) -> None:
-    assert routes(app("hello"), app("other", workspace="team-a")).match(NOBODY, target) is None
+def test_an_unknown_app_or_one_of_another_workspace_is_no_app(target: str) -> None:
+    found = routes(app("hello"), app("other", workspace="team-a")).match(NOBODY, target)
+
+    assert found is None or isinstance(found, ToHub)
+
+
+# The hub.
+
+
+@pytest.mark.parametrize("path", sorted(OF_THE_HUB))
+@pytest.mark.parametrize("query", ["", "?", "?client_id=a&token=/b"])
+def test_paths_of_the_hub_are_no_apps(path: str, query: str) -> None:
+    assert routes(app("root", path="/")).match(NOBODY, path + query) == ToHub(path + query)
+
+
+@pytest.mark.parametrize("target", ["/public/services", "/public/services/", "/public/services/a:b@c/d.e?x=1"])
+def test_the_services_of_a_workspace_that_has_apps_go_before_every_prefix(target: str) -> None:
+    table = routes(app("root", path="/"), app("greedy", path="/public/services"))
+
+    assert table.match(NOBODY, target) == ToHub(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/team-b/services", ToHub("/team-b/services")),
+        ("/team-b/services/a/b?c", ToHub("/team-b/services/a/b?c")),
+        ("/team-b/apps/a:b@c/x?y", ToHub("/team-b/apps/a:b@c/x?y", "team-b", "a:b@c")),
+        ("/team-b/apps/svc", ToHub("/team-b/apps/svc", "team-b", "svc")),
+    ],
+)
+def test_what_may_be_a_service_is_the_hubs_unless_a_prefix_takes_it(target: str, expected: ToHub) -> None:
+    assert routes(app("hello")).match(NOBODY, target) == expected
+    assert routes(app("root", path="/")).match(NOBODY, target) == ToApp("root", target)
+
+
+@pytest.mark.parametrize("name", ["nobody", "other"])
+def test_an_apps_address_that_no_app_of_the_workspace_has_may_be_a_services(name: str) -> None:
+    table = routes(app("hello"), app("other", workspace="team-a"), app("root", path="/"))
+
+    assert table.match(NOBODY, f"/public/apps/{name}/x") == ToHub(f"/public/apps/{name}/x", "public", name)
+
+
+@pytest.mark.parametrize("target", ["*", "/", "//services", "//apps/x/", "/team-b", "/team-b/apps", "/team-b/apps/"])
+def test_what_can_be_no_service_is_nobodys(target: str) -> None:
+    assert routes(app("hello")).match(NOBODY, target) is None
+
+
+@pytest.mark.parametrize("target", ["/ws", "/rpc", "/public/services/x", "/public/apps/nobody/"])
+def test_a_host_goes_before_the_hub(target: str) -> None:
+    assert routes(app("hello")).match("hello.localhost", target) == ToApp("hello", target)
 
 
 # Path prefixes.
@@ -244,6 +293,8 @@ def test_a_prefix_that_is_not_stripped_leaves_the_path_alone(target: str) -> Non
         (NOBODY, "/shop/{}/x"),
         (NOBODY, "/kept/{}/x"),
         (NOBODY, "/{}/x"),
+        (NOBODY, "/public/apps/nobody/{}/hello/"),
+        (NOBODY, "/public/services/{}/{}/{}/x"),
     ],
 )
 def test_a_path_that_climbs_above_the_apps_root_is_refused(host: str, path: str, dots: str) -> None:

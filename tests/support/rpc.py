@@ -17,7 +17,7 @@ class FakeRpc:
         self.clients: set[str] = set()
         self.refusal = ""
         """If set, nobody is told where to connect to, and this is why."""
-        it.dockscale.scaler._lives._rpc = self
+        it.dockscale.scaler.connect_to(self)
 
     async def env(self, app: App, instance_name: str) -> Mapping[str, str]:
         if self.refusal:

@@ -90,7 +90,7 @@ async def serving(engine: Engine, **settings: Any) -> AsyncIterator[World]:
     clock = ShiftedClock()
     chosen: dict[str, Any] = {
         "host": "127.0.0.1", "port": 0, "admin_port": 0, "interval": 3600.0, "shutdown_timeout": 5.0,
-        "create_ahead": False, "_env_file": None,
+        "create_ahead": False, "token_secret": "of tests, and long enough to be one", "_env_file": None,
     } | settings  # fmt: skip
     connector = aiohttp.TCPConnector(limit=0)
     unhandled: list[dict[str, Any]] = []

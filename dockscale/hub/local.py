@@ -1,0 +1,458 @@
+"""A peer that dockscale itself plays: it answers calls, makes calls, and gives and takes large messages in parts."""
+
+import asyncio
+import inspect
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import structlog
+
+from dockscale.hub.clients import Client, Peer
+from dockscale.hub.tokens import EVERY, User
+from dockscale.hub.wire import (
+    PART_BYTES,
+    WHOLE_BYTES,
+    Malformed,
+    Message,
+    Value,
+    body,
+    error_value,
+    method_value,
+    read,
+    vouch,
+)
+
+log = structlog.get_logger()
+
+PARTS_AT_ONCE = 16
+MOST_PARTS_BYTES = 2**28
+"""Bytes that one caller may have sent in parts of messages that are not whole yet."""
+MOST_ASKED = 100
+"""Calls of one client that are worked on at once; then it is not read from."""
+CALL_S = 30.0
+"""Seconds without an answer or a heartbeat until a call has failed."""
+API_VERSION = 3
+
+_OWN = User("dockscale", {EVERY: "a"}, current_workspace=EVERY)
+
+
+@lru_cache(maxsize=256)
+def _own(workspace: str) -> bytes:
+    """What a client is told of one of dockscale's own peers: it is at home in every workspace."""
+    return vouch(workspace, _OWN.shown())
+
+
+Function = Callable[..., Any]
+"""Takes a `Context` and what the caller gave; returns a value, or an awaitable of one."""
+Functions = Mapping[str, "Function | Functions"]
+
+
+class RemoteError(Exception):
+    """The peer that was called says that it failed."""
+
+
+class CallTimeout(Exception):
+    """The peer that was called neither answered nor said that it still works on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Who calls."""
+
+    caller: str
+    """Full id."""
+    workspace: str
+    user: User
+    client: Client | None
+    """None: another peer of dockscale itself."""
+
+
+class Session:
+    """A call that is under way, and the functions that the other side may call as long as it is."""
+
+    def __init__(self, peer: "LocalPeer", target: str, timeout: float) -> None:
+        self.id = uuid.uuid4().hex
+        self.target = target
+        self.functions: dict[str, Function] = {}
+        self.answer: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
+        self._peer = peer
+        self._timeout = timeout
+        self._timer: asyncio.TimerHandle | None = None
+        self.beat()
+
+    def offer(self, name: str, function: Function) -> dict[str, Value]:
+        """Give out a function, which is called as `function(context, *args)`."""
+        self.functions[name] = function
+        return method_value(self._peer.full_id, f"{self.id}.{name}", name, "", "")
+
+    def beat(self) -> None:
+        """It goes on: wait anew."""
+        self.cancel_timer()
+        if self._timeout:
+            self._timer = asyncio.get_running_loop().call_later(self._timeout, self._late)
+
+    def cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def settle(self, value: Value) -> None:
+        if not self.answer.done():
+            self.answer.set_result(value)
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+    def _late(self) -> None:
+        self.fail(CallTimeout(f"{self.target} neither answered nor said that it goes on within {self._timeout:g} s"))
+
+
+class LocalPeer:
+    """One peer of dockscale's own, under a fixed address. `post` sends a message on its way."""
+
+    def __init__(
+        self, workspace: str, client_id: str, post: Callable[[Message, Peer], None], tasks: asyncio.TaskGroup
+    ) -> None:
+        self.workspace = workspace
+        self.client_id = client_id
+        self.full_id = f"{workspace}/{client_id}"
+        self.sessions: dict[str, Session] = {}
+        self._post = post
+        self._tasks = tasks
+        self._parts: dict[str, dict[str, dict[int, bytes]]] = {}
+        """By caller, then by key."""
+        self._services: dict[str, Functions] = {
+            "built-in": {
+                "ping": lambda _, message: "pong" if message == "ping" else message,
+                "get_service": lambda context, name: self.describe(name, context),
+                "message_cache": {
+                    "create": self._create,
+                    "set": self._set,
+                    "append": self._append,
+                    "remove": self._remove,
+                    "process": self._process,
+                },
+            }
+        }
+        self._infos: dict[str, dict[str, Value]] = {}
+
+    def serve(self, name: str, functions: Functions, /, **info: Value) -> None:
+        """Offer a service. `info` is what its description says besides the functions."""
+        self._services[name] = functions
+        self._infos[name] = info
+
+    def offers(self, name: str) -> bool:
+        """Tell whether there is a service of that name."""
+        return name in self._services
+
+    def describe(self, name: str, _: Context | None = None) -> dict[str, Value]:
+        """A service as a value, as `get_service` gives it.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        if name not in self._services:
+            raise KeyError(f"Service not found: {name}")
+        info = self._infos.get(name, {})
+        config = {
+            "visibility": "public",
+            "require_context": True,
+            "workspace": self.workspace,
+            "api_version": API_VERSION,
+        }
+        return {
+            "id": name,
+            "name": name,
+            "type": "built-in" if name == "built-in" else "generic",
+            **info,
+            "config": config | info.get("config", {}),
+            **self._values(self._services[name], f"services.{name}"),
+        }
+
+    def _values(self, functions: Functions, path: str) -> dict[str, Value]:
+        return {
+            name: method_value(
+                self.full_id, f"{path}.{name}", name, inspect.getdoc(each) or "", "", schema=_schema(name, each)
+            )
+            if callable(each)
+            else self._values(each, f"{path}.{name}")
+            for name, each in functions.items()
+        }
+
+    # What comes.
+
+    def deliver(self, message: Message, sender: Peer) -> None:
+        """Take a message: a call, an answer, a sign of life."""
+        owner, _, name = message.method.rpartition(".")
+        if message.header["type"] != "method":
+            return
+        session = self.sessions.get(owner)
+        if session is not None and message.header["from"] == session.target:
+            self._hear(session, name, message, sender)
+        elif message.method.startswith("services."):
+            self._run(self._find(message.method), message, sender)
+        elif message.session:
+            self.refuse(message, f"Session not found: {message.method}")
+
+    def _hear(self, session: Session, name: str, message: Message, sender: Peer) -> None:
+        session.beat()
+        if name == "heartbeat":
+            return
+        if name not in ("resolve", "reject"):
+            self._run(session.functions.get(name), message, sender)
+            return
+        try:
+            [value] = message.read_body().get("args") or [None]
+        except ValueError as error:
+            session.fail(RemoteError(f"the answer cannot be read: {error}"))
+            return
+        if name == "resolve":
+            session.settle(value)
+        else:
+            session.fail(RemoteError(value.get("_rvalue") if isinstance(value, dict) else str(value)))
+
+    def _find(self, method: str) -> Function | None:
+        found: Any = self._services
+        for name in method.split(".")[1:]:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return found if callable(found) else None
+
+    def _run(self, function: Function | None, message: Message, sender: Peer) -> None:
+        client = sender if isinstance(sender, Client) else None
+        try:
+            if function is None:
+                raise KeyError(f"Method not found: {message.method}")
+            call = message.read_body()
+            args = list(call.get("args") or ())
+            kwargs = args.pop() if call.get("with_kwargs") and args else {}
+            # Seen by the functions that take large messages apart.
+            context = _Called(
+                message.header["from"], message.header["from"].partition("/")[0], _user(sender), client, message, sender
+            )
+            value = function(context, *args, **kwargs)
+        except Exception as error:
+            self.refuse(message, _told(error))
+            return
+        if not inspect.isawaitable(value):
+            self.resolve(message, value)
+            return
+        promise = call.get("promise")
+        every = promise.get("interval") if isinstance(promise, dict) else call.get("t")
+        task = self._tasks.create_task(self._await(value, message, every or 0.0), name=f"rpc {message.method}")
+        if client is not None:
+            client.asked += 1
+            if client.asked >= MOST_ASKED:
+                client.link.hold()
+            task.add_done_callback(lambda _: _one_less(client))
+
+    async def _await(self, value: Any, message: Message, every: float) -> None:
+        with self.beating(message, every):
+            try:
+                result = await value
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                self.refuse(message, _told(error))
+                return
+        self.resolve(message, result)
+
+    @contextmanager
+    def beating(self, message: Message, every: float) -> Iterator[None]:
+        """Tell the caller again and again that its call is worked on."""
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
+
+        def beat() -> None:
+            nonlocal timer
+            self._reply(message, "heartbeat", b"")
+            timer = loop.call_later(every, beat)
+
+        if message.session and every > 0:
+            timer = loop.call_later(every, beat)
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    # What goes.
+
+    def resolve(self, message: Message, value: Value) -> None:
+        """Answer a call."""
+        if not message.session:
+            return
+        try:
+            answer = body([value])
+        except (TypeError, ValueError, OverflowError) as error:
+            self.refuse(message, f"the result cannot be sent: {error}")
+            return
+        self._reply(message, "resolve", answer)
+
+    def refuse(self, message: Message, why: str) -> None:
+        """Answer a call with an error. Nobody hears of it if no answer was wanted."""
+        if message.session:
+            self._reply(message, "reject", body([error_value(why)]))
+
+    def _reply(self, message: Message, how: str, data: bytes) -> None:
+        header = {
+            "type": "method", "to": message.header["from"], "method": f"{message.session}.{how}",
+            "parent": message.session,
+        }  # fmt: skip
+        self.send(Message(header, data), message.session)
+
+    def send(self, message: Message, session: str = "") -> None:
+        """Send a message, in parts if it is large. `session` is that of the call that it belongs to."""
+        message.header["from"] = self.full_id
+        if len(message.body) <= WHOLE_BYTES:  # a part with its own call around it is no larger
+            self._post(message, self)
+        else:
+            self._tasks.create_task(self._send_parts(message, session), name="rpc parts")
+
+    async def _send_parts(self, message: Message, session: str) -> None:
+        target, frame = message.header["to"], message.frame()
+        key = session or uuid.uuid4().hex
+        limit = asyncio.Semaphore(PARTS_AT_ONCE)
+
+        async def give(index: int, part: bytes) -> None:
+            async with limit:
+                await self.call(target, "services.built-in.message_cache.set", key, index, part, bool(session))
+
+        parts = [frame[at : at + PART_BYTES] for at in range(0, len(frame), PART_BYTES)]
+        try:
+            await self.call(target, "services.built-in.message_cache.create", key, bool(session))
+            await asyncio.gather(*(give(index, part) for index, part in enumerate(parts)))
+            await self.call(target, "services.built-in.message_cache.process", key, bool(session))
+        except (RemoteError, CallTimeout) as error:
+            log.warning("rpc_parts_failed", to=target, error=str(error))
+            failed = self.sessions.get(message.session)
+            if failed is not None:
+                failed.fail(error)
+
+    async def call(self, target: str, method: str, *args: Value, timeout: float = CALL_S, **kwargs: Value) -> Value:
+        """Call a function of a peer and return what it answers.
+
+        Raises:
+            RemoteError: it failed, or there is no such peer.
+            CallTimeout: neither an answer nor a heartbeat came within `timeout` seconds.
+        """
+        with self.session(target, timeout) as session:
+            self.ask(session, method, [*args], kwargs)
+            return await session.answer
+
+    @contextmanager
+    def session(self, target: str, timeout: float = CALL_S) -> Iterator[Session]:
+        """A session for one call to `target`, which can be given functions to call back."""
+        session = Session(self, target, timeout)
+        self.sessions[session.id] = session
+        try:
+            yield session
+        finally:
+            del self.sessions[session.id]
+            session.cancel_timer()
+            session.answer.cancel()
+
+    def ask(
+        self, session: Session, method: str, args: list[Value], kwargs: dict[str, Value] | None = None,
+        vouched: bytes = b"",
+    ) -> None:  # fmt: skip
+        """Send the call of a session; `vouched` says in whose name if it is not the peer's own."""
+        more: dict[str, Value] = {"with_kwargs": True} if kwargs else {}
+        data = body([*args, kwargs] if kwargs else args, **more, promise="*", t=CALL_S / 2)
+        message = Message({"type": "method", "to": session.target, "method": method, "session": session.id}, data)
+        message.vouched = vouched or _own(session.target.partition("/")[0])
+        self.send(message)
+
+    def tell(self, target: str, method: str) -> None:
+        """Call a function of a peer and do not wait for what it answers."""
+        self.send(Message({"type": "method", "to": target, "method": method}, body([])))
+
+    def peer_left(self, full_id: str) -> None:
+        """Forget a peer: its calls, and ours to it."""
+        self._parts.pop(full_id, None)
+        for session in self.sessions.values():
+            if session.target == full_id:
+                session.fail(RemoteError(f"Target peer {full_id} is not connected"))
+
+    # Large messages that come in parts.
+
+    def _create(self, context: Context, key: str, _beat: bool = False, overwrite: bool = False) -> None:
+        parts = self._parts.setdefault(context.caller, {})
+        if key in parts and not overwrite:
+            raise ValueError(f"a message with the key {key} is there already")
+        parts[key] = {}
+
+    def _set(self, context: Context, key: str, index: int, part: bytes, _beat: bool = False) -> None:
+        parts = self._parts_of(context, key)
+        held = sum(len(each) for message in self._parts[context.caller].values() for each in message.values())
+        if held + len(part) > MOST_PARTS_BYTES:
+            raise ValueError(f"more than {MOST_PARTS_BYTES} bytes of messages that are not whole")
+        parts[index] = part
+        session = self.sessions.get(key)
+        if session is not None and session.target == context.caller:
+            session.beat()
+
+    def _append(self, context: Context, key: str, part: bytes, _beat: bool = False) -> None:
+        self._set(context, key, len(self._parts_of(context, key)), part)
+
+    def _remove(self, context: Context, key: str) -> None:
+        self._parts_of(context, key)
+        del self._parts[context.caller][key]
+
+    def _process(self, context: Context, key: str, _beat: bool = False) -> None:
+        assert isinstance(context, _Called)
+        parts = self._parts_of(context, key)
+        del self._parts[context.caller][key]
+        try:
+            message = read(b"".join(parts[index] for index in range(len(parts))))
+        except KeyError as error:
+            raise Malformed(f"part {error} of the message is missing") from None
+        outer = context.message.header
+        message.header |= {"from": outer["from"], "to": outer["to"]}
+        self.deliver(message, context.sender)
+
+    def _parts_of(self, context: Context, key: str) -> dict[int, bytes]:
+        parts = self._parts.get(context.caller, {}).get(key)
+        if parts is None:
+            raise KeyError(f"no message with the key {key} was begun")
+        return parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Called(Context):
+    message: Message
+    sender: Peer
+
+
+def _user(sender: Peer) -> User:
+    return sender.user if isinstance(sender, Client) else _OWN
+
+
+def _one_less(client: Client) -> None:
+    client.asked -= 1
+    if client.asked == MOST_ASKED - 1:
+        client.link.release()
+
+
+def _told(error: Exception) -> str:
+    """An error as the caller sees it: what kind it is, and its message."""
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return f"{type(error).__name__}: {message}"
+
+
+def _schema(name: str, function: Function) -> dict[str, Value]:
+    """What clients are told of a function's arguments, as JSON schema inside the form that language models know."""
+    found = [each for each in inspect.signature(function).parameters.values() if not each.name.startswith("_")]
+    names = (each.name for each in found if each.name != "context" and each.kind is not each.VAR_KEYWORD)
+    properties: dict[str, Value] = {each: {} for each in names}
+    return {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": inspect.getdoc(function) or "",
+            "parameters": {"type": "object", "properties": properties},
+        },
+    }

@@ -1,0 +1,309 @@
+"""The manager service: what a client's `api` object does on the server. Each function here is one of its functions."""
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from dockscale.hub.clients import Client, Service
+from dockscale.hub.hub import Hub
+from dockscale.hub.local import CALL_S, Context, Function, LocalPeer, RemoteError
+from dockscale.hub.services import Query, parse_id
+from dockscale.hub.tokens import LIFE_S, Permission, Tokens, User, narrow
+from dockscale.hub.wire import Value, retarget
+
+_UNSUPPORTED = (
+    "bookmark", "cleanup", "create_workspace", "delete_workspace", "get_env", "get_event_stats", "get_events",
+    "get_summary", "list_service_types", "log_event", "register_service_type", "search_services", "set_env",
+    "unbookmark",
+)  # fmt: skip
+"""Functions of Hypha's manager that need what dockscale has not: a place to keep things for each workspace."""
+MOST_TOPICS = 100
+
+
+class NotSupported(Exception):
+    """A function of Hypha that dockscale has not."""
+
+
+class AppServices(Protocol):
+    """Who knows the services of apps."""
+
+    async def get(
+        self, query: Query, mode: str, context: Context, timeout: float, manager: "Manager"
+    ) -> dict[str, Value] | None: ...
+
+    def infos(self, workspace: str, user: User) -> list[dict[str, Value]]: ...
+
+
+class Manager:
+    """Answers at `*/<manager id>`, and asks clients in that name."""
+
+    def __init__(self, hub: Hub, peer: LocalPeer, tokens: Tokens, apps: AppServices) -> None:
+        self._hub = hub
+        self._peer = peer
+        self._tokens = tokens
+        self._apps = apps
+        self._hosted: dict[str, Callable[[], dict[str, Value]]] = {}
+        functions: dict[str, Function] = {
+            name: getattr(self, name)
+            for name in (
+                "check_status", "echo", "generate_token", "get_service", "get_service_info", "get_service_type",
+                "get_workspace_info", "list_clients", "list_services", "list_workspaces", "log", "parse_token", "ping",
+                "register_service", "revoke_token", "subscribe", "unregister_service", "unsubscribe",
+            )
+        }  # fmt: skip
+        peer.serve(
+            "default",
+            functions | {name: _unsupported(name) for name in _UNSUPPORTED},
+            name="Workspace Manager",
+            description="Services and clients of this workspace",
+            config={"workspace": "*"},
+        )
+
+    def host(self, full_id: str, describe: Callable[[], dict[str, Value]]) -> None:
+        """Offer a service of dockscale's own under an id such as `public/server-apps`."""
+        self._hosted[full_id] = describe
+
+    # Services.
+
+    async def get_service(
+        self, context: Context, service_id: str, config: Mapping[str, Value] | None = None, **more: Value
+    ) -> Value:
+        """Get a service by [workspace/][client:]service[@app], with its functions."""
+        config = {**(config or {}), **more}
+        mode, timeout = str(config.get("mode") or ""), float(config.get("timeout") or CALL_S)
+        if service_id in ("~", f"{context.workspace}/~"):
+            return self._peer.describe("default")
+        query = parse_id(service_id, context.workspace)
+        hosted = self._hosted.get(f"{query.workspace}/{query.name}")
+        if hosted is not None and not query.client_id:
+            return hosted()
+        if not query.client_id:
+            found = await self._apps.get(query, mode, context, timeout, self)
+            if found is not None:
+                return found
+        return await self.describe(await self.choose(query, mode, context), timeout)
+
+    async def choose(self, query: Query, mode: str, context: Context) -> Service:
+        """Choose one of the services of clients that a query means."""
+        found = self._hub.services.find(query, context.user, context.workspace)
+        if not found:
+            raise KeyError(f"Service not found: {query}")
+        if len(found) == 1:
+            return found[0]
+        match mode or ("random" if query.workspace == "public" else "exact"):
+            case "random" | "native:random":
+                return random.choice(found)
+            case "first":
+                return found[0]
+            case "last":
+                return found[-1]
+            case "min_load":
+                return min(found, key=lambda service: len(service.client.services))
+            case str(chosen) if chosen.startswith("select:"):
+                return await self._select(found, chosen)
+            case "exact":
+                raise ValueError(
+                    f"Multiple services found for {query}: {', '.join(each.full_id for each in found)}; give a mode"
+                )
+            case unknown:
+                raise ValueError(
+                    f"{unknown!r} is no selection mode; give random, first, last, min_load, exact or select:…"
+                )
+
+    async def _select(self, found: list[Service], mode: str) -> Service:
+        """Ask each what its function says: `select:min:get_load`, `select:max:…`, `select:first_success:…`."""
+        _, how, function = [*mode.split(":", 2), "", ""][:3]
+        if how not in ("min", "max", "first_success") or not function:
+            raise ValueError(
+                f"{mode!r} is no selection; write select:min:<function>, select:max:… or select:first_success:…"
+            )
+        told: list[tuple[float, Service]] = []
+        for service in found:
+            try:
+                value = await self._peer.call(
+                    service.client.full_id, f"services.{service.name}.{function}", timeout=10.0
+                )
+            except Exception:  # noqa: S112  # one that cannot be asked is not chosen
+                continue
+            if how == "first_success":
+                return service
+            if isinstance(value, int | float):
+                told.append((value, service))
+        if not told:
+            raise ValueError(f"no service answered {function}() with a number")
+        return (min if how == "min" else max)(told, key=lambda each: each[0])[1]
+
+    async def describe(self, service: Service, timeout: float = CALL_S) -> dict[str, Value]:
+        """Ask a client for a service once, and return it as a value."""
+        if service.described is None:
+            client = service.client
+            got = await self._peer.call(client.full_id, "services.built-in.get_service", service.name, timeout=timeout)
+            if not isinstance(got, dict):
+                raise RemoteError(f"{client.full_id} described its service {service.name} by no map")
+            retarget(got, client.workspace)
+            config = got["config"] if isinstance(got.get("config"), dict) else {}
+            got |= {"id": service.full_id, "config": config | {"workspace": client.workspace}}
+            service.described = got
+        return service.described
+
+    def register_service(
+        self, context: Context, info: dict[str, Value], config: Value = None, **_: Value
+    ) -> dict[str, Value]:
+        """Register a service of the caller."""
+        client = _client(context)
+        if not context.user.may(client.workspace, "rw"):
+            raise PermissionError(f"{context.user.id} may not register services in the workspace {client.workspace}")
+        self._hub.keep_service(client, info)
+        return info
+
+    def unregister_service(self, context: Context, service_id: str, *_: Value) -> None:
+        """Unregister a service of the caller."""
+        client = _client(context)
+        self._hub.drop_service(client, parse_id(service_id, client.workspace).name)
+
+    def get_service_info(self, context: Context, service_id: str, config: Value = None, **_: Value) -> dict[str, Value]:
+        """Get what a service is, without its functions."""
+        query = parse_id(service_id, context.workspace)
+        found = self._hub.services.find(query, context.user, context.workspace)
+        if not found:
+            raise KeyError(f"Service not found: {query}")
+        return found[0].info
+
+    def list_services(self, context: Context, query: Value = None, *_: Value, **more: Value) -> list[dict[str, Value]]:
+        """List services: all of the workspace, those of an id's pattern, or those with the given properties."""
+        asked = {"id": query} if isinstance(query, str) else {**(query or {}), **more}
+        workspace = str(asked.pop("workspace", context.workspace) or context.workspace)
+        wanted = None
+        if (text := asked.pop("id", None)) and text != "*":
+            if text.endswith("/*"):
+                workspace = text[:-2]
+            else:
+                wanted = parse_id(text if ":" in text or "/" in text else f"*:{text}", workspace)
+                workspace = wanted.workspace
+        found = [each.info for each in self._hub.services.all(workspace, context.user, context.workspace)]
+        found += self._apps.infos(workspace, context.user)
+        return [info for info in found if _matches(info, asked) and (wanted is None or _is_meant(info, wanted))]
+
+    def get_service_type(self, context: Context, type_id: str) -> None:
+        """Service types are not kept here."""
+        raise KeyError(f"no service type is called {type_id!r}: dockscale keeps none")
+
+    # Clients.
+
+    def list_clients(self, context: Context, workspace: str | None = None) -> list[dict[str, Value]]:
+        """List the clients of a workspace."""
+        workspace = workspace or context.workspace
+        _check(context, workspace, "r")
+        return [
+            {"id": client.full_id, "user": client.user.shown(), "services": len(client.services)}
+            for client in self._hub.clients(workspace).values()
+        ]
+
+    async def ping(self, context: Context, client_id: str, timeout: float = 5.0) -> Value:
+        """Ask a client whether it is there."""
+        full_id = client_id if "/" in client_id else f"{context.workspace}/{client_id}"
+        _check(context, full_id.partition("/")[0], "r")
+        return await self._peer.call(full_id, "services.built-in.ping", "ping", timeout=timeout)
+
+    def subscribe(self, context: Context, topics: Value) -> bool:
+        """Get events of these types from now on."""
+        wanted = _topics(topics)
+        client = _client(context)
+        if len(client.topics | wanted) > MOST_TOPICS:
+            raise ValueError(f"a client may subscribe to {MOST_TOPICS} types of events")
+        client.topics |= wanted
+        return True
+
+    def unsubscribe(self, context: Context, topics: Value) -> bool:
+        """Get events of these types no longer."""
+        _client(context).topics -= _topics(topics)
+        return True
+
+    # Workspaces and tokens.
+
+    def get_workspace_info(self, context: Context, workspace: str | None = None) -> dict[str, Value]:
+        """Tell about a workspace."""
+        name = workspace or context.workspace
+        _check(context, name, "r")
+        return {
+            "id": name, "name": name, "description": "", "persistent": True, "read_only": False,
+            "status": {"ready": True}, "clients": len(self._hub.clients(name)),
+        }  # fmt: skip
+
+    def list_workspaces(self, context: Context, *_: Value) -> list[dict[str, Value]]:
+        """List the workspaces that the caller may use."""
+        return [{"id": name, "name": name} for name in sorted({context.workspace, *context.user.workspaces} - {"*"})]
+
+    def generate_token(self, context: Context, config: Mapping[str, Value] | None = None, **more: Value) -> str:
+        """Make a token: `workspace`, `permission` (read, read_write, admin), `expires_in` (s), `client_id`."""
+        config = {**(config or {}), **more}
+        workspace = str(config.get("workspace") or context.workspace)
+        user = narrow(
+            context.user, workspace, str(config.get("permission") or "read_write"), str(config.get("client_id") or ""),
+            tuple(config.get("extra_scopes") or ()),
+        )  # fmt: skip
+        return self._tokens.issue(user, float(config.get("expires_in") or LIFE_S))
+
+    def parse_token(self, context: Context, token: str) -> dict[str, Value]:
+        """Tell who a token is for."""
+        return self._tokens.read(token).shown()
+
+    def revoke_token(self, context: Context, token: str) -> str:
+        """Make a token worthless before it expires."""
+        _check(context, self._tokens.read(token).current_workspace or context.workspace, "a")
+        self._tokens.revoke(token)
+        return "Token revoked successfully"
+
+    # The rest.
+
+    def check_status(self, context: Context) -> str:
+        """Tell whether the workspace is ready."""
+        return "ready"
+
+    def echo(self, context: Context, data: Value = None) -> Value:
+        """Return what was sent."""
+        return data
+
+    def log(self, context: Context, message: Value) -> None:
+        """Take a message for the log. It is not kept: what instances log is in their containers' logs."""
+
+
+def _unsupported(name: str) -> Function:
+    def refuse(context: Context, *_: Value, **__: Value) -> None:
+        raise NotSupported(f"{name} is not supported by dockscale")
+
+    return refuse
+
+
+def _client(context: Context) -> Client:
+    if context.client is None:
+        raise ValueError("only a connected client can do this")
+    return context.client
+
+
+def _check(context: Context, workspace: str, permission: Permission) -> None:
+    if workspace != context.workspace and not context.user.may(workspace, permission):
+        raise PermissionError(f"{context.user.id} has no permission for the workspace {workspace}")
+
+
+def _topics(topics: Value) -> set[str]:
+    names = [topics] if isinstance(topics, str) else topics
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("give a list of types of events, such as client_connected")
+    return set(names)
+
+
+def _matches(info: dict[str, Value], asked: Mapping[str, Value]) -> bool:
+    visibility = asked.get("visibility")
+    if visibility and (info.get("config") or {}).get("visibility") != visibility:
+        return False
+    return all(info.get(name) == value for name, value in asked.items() if name in ("name", "type", "app_id") and value)
+
+
+def _is_meant(info: dict[str, Value], query: Query) -> bool:
+    meant = parse_id(str(info["id"]), query.workspace)
+    return (
+        meant.name in (query.name, "*")
+        and query.client_id in ("", meant.client_id)
+        and query.app_id in ("", info.get("app_id"))
+    )

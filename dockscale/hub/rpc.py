@@ -1,0 +1,72 @@
+"""The hub as a whole: its parts put together, and the verbs that the rest of dockscale calls."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+
+from dockscale.claim import Wake
+from dockscale.config import Auth
+from dockscale.core.app import App
+from dockscale.core.pool import Clock, Instance
+from dockscale.core.routes import ToApp, ToHub
+from dockscale.hub.apps import AppServices
+from dockscale.hub.calls import Calls
+from dockscale.hub.gateway import Gateway
+from dockscale.hub.http_apps import HttpApps
+from dockscale.hub.hub import Hub
+from dockscale.hub.instances import Instances
+from dockscale.hub.local import LocalPeer
+from dockscale.hub.manager import Manager
+from dockscale.hub.services import Services
+from dockscale.hub.socket import Door
+from dockscale.hub.tokens import Tokens
+from dockscale.hub.web import Request
+
+MOST_ANSWER_BYTES = 2**26
+"""Bytes of an HTTP app's answer that are given as a value."""
+
+
+class Rpc:
+    """Everything that speaks RPC."""
+
+    def __init__(
+        self, apps: Mapping[str, App], tokens: Tokens, auth: Auth, clock: Clock, tasks: asyncio.TaskGroup,
+        *, wake: Wake, unplugged: Callable[[App, Instance], object], url: Callable[[], Awaitable[str]],
+        response_timeout: float,
+    ) -> None:  # fmt: skip
+        self._apps = apps
+        services = Services()
+        self.hub = Hub(services, tokens, auth, clock)
+        self.calls = Calls(apps, self.hub, wake, clock, tasks)
+        self.instances = Instances(apps, self.hub.peers, tokens, url, unplugged)
+        self.hub.connect_to(self.instances, self.calls)
+        self._http = HttpApps(self._own("http", tasks), apps, wake, clock, response_timeout, MOST_ANSWER_BYTES)
+        app_services = AppServices(apps, services, self.hub.peers, wake, self._http)
+        peer = self._own(self.hub.manager_id, tasks)
+        self.manager = Manager(self.hub, peer, tokens, app_services)
+        self._gateway = Gateway(self.hub, peer, self.manager, app_services, tokens, auth)
+        self.has_service = self._gateway.has_service
+        self.door = Door(self.hub)
+        self.socket = self.door.socket
+
+    def _own(self, client_id: str, tasks: asyncio.TaskGroup) -> LocalPeer:
+        peer = LocalPeer("*", client_id, self.hub.post, tasks)
+        self.hub.add(peer)
+        return peer
+
+    async def serve(self, request: Request, route: ToApp | ToHub) -> None:
+        """Answer an HTTP request to an app that speaks RPC, or to the hub itself."""
+        if isinstance(route, ToApp):
+            await self._gateway.serve(request, route.path, self._apps[route.app_id])
+        else:
+            await self._gateway.serve(request, route.path)
+
+    async def close(self, timeout: float) -> None:
+        """Let calls end, `timeout` seconds at most, tell every client to come back later, and end what goes on."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self.calls.ended()
+        self.instances.closing = True
+        self.door.close()
+        self.calls.close()
+        await self._http.close()

@@ -1,0 +1,125 @@
+"""What clients have registered, and who is meant by a service's id: `[workspace/][client:]service[@app]`."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dockscale.hub.clients import MOST_SERVICES, Client, Service
+from dockscale.hub.tokens import User
+from dockscale.hub.wire import Value
+
+_ID = re.compile(r"(?:([^/:@]+)/)?(?:([^/:@]+):)?([^/:@]+)(?:@([^/:@]+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A service's id, taken apart. An empty part was not given; `*` for the client means any."""
+
+    workspace: str
+    client_id: str
+    name: str
+    app_id: str
+
+    def __str__(self) -> str:
+        return f"{self.workspace}/{self.client_id or '*'}:{self.name}@{self.app_id or '*'}"
+
+
+def parse_id(text: str, workspace: str) -> Query:
+    """Take a service's id apart; without a workspace it is `workspace`.
+
+    Raises:
+        ValueError: it is no id.
+    """
+    match = _ID.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no service id; write [workspace/][client:]service[@app]")
+    client_id = match[2] or ""
+    return Query(
+        match[1] or workspace,
+        "" if client_id == "*" else client_id,
+        match[3],
+        "" if match[4] == "*" else match[4] or "",
+    )
+
+
+class Services:
+    """All services of all clients. Those of one name and workspace are kept in the order they came."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[tuple[str, str], dict[Client, Service]] = {}
+
+    def add(self, client: Client, info: dict[str, Value]) -> bool:
+        """Keep a service; tell whether it replaces one.
+
+        Raises:
+            ValueError: what was sent describes no service.
+            PermissionError: it would be another client's.
+        """
+        text = info.get("id")
+        if not isinstance(text, str):
+            raise ValueError("a service needs an id")
+        query = parse_id(text, client.workspace)
+        if (query.workspace, query.client_id or client.client_id) != (client.workspace, client.client_id):
+            raise PermissionError(f"{client.full_id} cannot register {text}: it is not its own")
+        if not isinstance(info.get("config", {}), dict | None):
+            raise ValueError("the config of a service must be a map")
+        known = query.name in client.services
+        if not known and len(client.services) >= MOST_SERVICES:
+            raise ValueError(f"a client may register {MOST_SERVICES} services at most")
+        whole = info | {"id": f"{client.full_id}:{query.name}", "app_id": query.app_id or info.get("app_id") or "*"}
+        if client.place is not None:
+            whole["app_id"] = client.place[0].app_id
+        service = Service(client, query.name, whole)
+        client.services[query.name] = service
+        self._by_name.setdefault((client.workspace, query.name), {})[client] = service
+        return known
+
+    def remove(self, client: Client, name: str) -> dict[str, Value]:
+        """Forget a service and return how it was described.
+
+        Raises:
+            KeyError: the client has none of that name.
+        """
+        if name not in client.services:
+            raise KeyError(f"Service not found: {client.full_id}:{name}")
+        service = client.services.pop(name)
+        others = self._by_name[client.workspace, name]
+        del others[client]
+        if not others:
+            del self._by_name[client.workspace, name]
+        return service.info
+
+    @staticmethod
+    def public_info(client: Client, info: dict[str, Value]) -> dict[str, Value]:
+        return client.services[parse_id(info["id"], client.workspace).name].info
+
+    def find(self, query: Query, user: User, own_workspace: str) -> list[Service]:
+        """The services that are meant, as far as `user` may use them."""
+        return [service for service in self.meant(query) if may_use(service, user, own_workspace)]
+
+    def meant(self, query: Query) -> Iterator[Service]:
+        """The services that are meant, whoever may use them."""
+        for client, service in self._by_name.get((query.workspace, query.name), {}).items():
+            if query.client_id in ("", client.client_id) and query.app_id in ("", service.app_id):
+                yield service
+
+    def all(self, workspace: str, user: User, own_workspace: str) -> Iterator[Service]:
+        """The services of a workspace (`*`: of all) that `user` may find."""
+        for (where, _), services in self._by_name.items():
+            if workspace in ("*", where):
+                for service in services.values():
+                    if (
+                        service.listed
+                        or (may_use(service, user, own_workspace) and not service.public)
+                        or where == own_workspace
+                    ):
+                        yield service
+
+    def __len__(self) -> int:
+        return sum(len(services) for services in self._by_name.values())
+
+
+def may_use(service: Service, user: User, own_workspace: str) -> bool:
+    """Tell whether a user who is in `own_workspace` may call it."""
+    workspace = service.client.workspace
+    return service.public or workspace == own_workspace or user.may(workspace, "r")

@@ -1,0 +1,315 @@
+"""A client's WebSocket (RFC 6455). The frames are the websockets package's work; the pace is ours."""
+
+import asyncio
+import json
+from collections import deque
+from typing import cast
+
+import structlog
+from websockets.exceptions import InvalidState
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from dockscale.hub.clients import Client, Link
+from dockscale.hub.hub import Hub, Refused, Taken
+from dockscale.hub.wire import MOST_BYTES, Malformed, Value
+
+log = structlog.get_logger()
+
+HELLO_S = 10.0
+"""Within this a client must say who it is."""
+PING_AFTER_S = 30.0
+DEAD_AFTER_S = 90.0
+"""Silence after which a client is asked whether it is there, and after which it is taken for dead."""
+LOOK_S = 10.0
+ALIVE_S = 2.0
+"""Within this the holder of a client id must answer when another one wants it."""
+MOST_WAITING_BYTES = 2**24
+"""What may wait for a client; then who sends to it is not read from."""
+STALLED_S = 15.0
+"""Seconds that a client may take nothing of what waits for it; then it is cut off."""
+AT_ONCE = 64
+"""Messages of one client that are dealt with before others have their turn."""
+_LINGER_S = 2.0
+
+
+class Door:
+    """What all sockets share: the hub, and one timer."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.loop = asyncio.get_running_loop()
+        self.sockets: set[Socket] = set()
+        self._timer = self.loop.call_later(LOOK_S, self._look)
+
+    def socket(self, head: bytes, address: str) -> "Socket":
+        """Return what takes over a connection from `address` on which this head of a WebSocket handshake came."""
+        return Socket(self, head, address)
+
+    def close(self) -> None:
+        """Tell every client to come back later: it reconnects by itself."""
+        self._timer.cancel()
+        for socket in list(self.sockets):
+            socket.close(CloseCode.GOING_AWAY, "the server is restarting")
+
+    def _look(self) -> None:
+        self._timer = self.loop.call_later(LOOK_S, self._look)
+        for socket in list(self.sockets):
+            socket.look(self.loop.time())
+
+
+class Socket(asyncio.Protocol):
+    """One WebSocket: a `Link` for the client at its other end."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, door: Door, head: bytes, address: str) -> None:
+        self._door = door
+        self._head = head
+        self._address = address
+        self._base_url = ""
+        self._frames = ServerProtocol(max_size=MOST_BYTES)
+        self._client: Client | None = None
+        self._greeting = False
+        self._heard_at = self._began_at = door.loop.time()
+        self._parts: list[bytes] = []
+        self._kind = Opcode.BINARY
+        self._todo: deque[tuple[Opcode, bytes]] = deque()
+        self._holds = 0
+        self._full = False
+        self._held: set[Link] = set()
+        self._stalled: asyncio.TimerHandle | None = None
+        self._pong: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=MOST_WAITING_BYTES, low=MOST_WAITING_BYTES // 2)
+        self._door.sockets.add(self)
+        self.data_received(self._head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._door.sockets.discard(self)
+        self._todo.clear()
+        self.resume_writing()
+        for task in self._tasks:
+            task.cancel()
+        client, self._client = self._client, None
+        if client is not None:
+            self._door.hub.disconnect(client)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self._door.loop.time()
+        self._frames.receive_data(data)
+        for event in self._frames.events_received():
+            if isinstance(event, Request):
+                scheme = event.headers.get("X-Forwarded-Proto", "http")
+                self._base_url = f"{scheme}://{event.headers.get('Host', '')}"
+                self._frames.send_response(self._frames.accept(event))
+            elif isinstance(event, Frame):
+                self._collect(event)
+        self._flush()
+        self._work()
+
+    def eof_received(self) -> bool:
+        self._frames.receive_eof()
+        self._flush()
+        return False
+
+    def pause_writing(self) -> None:
+        self._full = True
+        self._check_pace(self.transport.get_write_buffer_size() + 1)
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+        held, self._held = self._held, set()
+        for sender in held:
+            sender.release()
+
+    def _check_pace(self, before: int) -> None:
+        """Cut off a client that has taken nothing of what waits for it."""
+        left = self.transport.get_write_buffer_size()
+        if left >= before:
+            log.warning("rpc_client_stalled", client=repr(self._client), waiting_bytes=left)
+            self.transport.abort()
+        else:
+            self._stalled = self._door.loop.call_later(STALLED_S, self._check_pace, left)
+
+    # Messages.
+
+    def _collect(self, frame: Frame) -> None:
+        """Put the parts of a message together (RFC 6455 section 5.4)."""
+        if frame.opcode is Opcode.PONG:
+            if self._pong is not None and not self._pong.done():
+                self._pong.set_result(None)
+            return
+        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            return
+        if frame.opcode is not Opcode.CONT:
+            self._kind, self._parts = frame.opcode, []
+        self._parts.append(bytes(frame.data))
+        if frame.fin:
+            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._todo.append((self._kind, data))
+            self._parts = []
+
+    def _work(self) -> None:
+        """Deal with what has come, a bounded number at once and none while it is held."""
+        for _ in range(AT_ONCE):
+            if not self._todo or self._holds or self._greeting:
+                return
+            kind, data = self._todo.popleft()
+            try:
+                self._take(kind, data)
+            except Malformed as error:
+                self.close(CloseCode.INVALID_DATA, str(error))
+                return
+            except Exception:
+                log.exception("rpc_message_failed", client=repr(self._client))
+                self.close(CloseCode.INTERNAL_ERROR, "a bug in dockscale")
+                return
+        if self._todo:
+            self.hold()
+            self._door.loop.call_soon(self.release)
+
+    def _take(self, kind: Opcode, data: bytes) -> None:
+        if self._client is not None and kind is Opcode.BINARY:
+            self._door.hub.receive(self._client, data)
+        elif self._client is not None:
+            self._hear(data)
+        elif kind is Opcode.TEXT:
+            self._greet(_read_json(data))
+        else:
+            raise Malformed("the first message must be JSON text that says who connects")
+
+    def _hear(self, data: bytes) -> None:
+        assert self._client is not None
+        match _read_json(data).get("type"):
+            case "ping":
+                self.tell({"type": "pong"})
+            case "refresh_token":
+                token = self._door.hub.reconnection_token(self._client)
+                self.tell({"type": "reconnection_token", "reconnection_token": token})
+
+    def _greet(self, hello: dict[str, Value], *, replace: bool = False) -> None:
+        try:
+            self._client, welcome = self._door.hub.connect(self, hello, self._base_url, replace=replace)
+        except Taken as error:
+            self._greeting = True
+            task = self._door.loop.create_task(self._dispute(hello, error), name="rpc dispute")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        except Refused as error:
+            self._refuse(error)
+        else:
+            self.tell(welcome)
+
+    async def _dispute(self, hello: dict[str, Value], taken: Taken) -> None:
+        """Let a client have the id of another one that does not answer any more."""
+        alive = await taken.holder.link.answers()
+        self._greeting = False
+        if alive:
+            self._refuse(taken)
+        else:
+            self._greet(hello, replace=True)
+            self._work()
+
+    def _refuse(self, error: Refused) -> None:
+        log.info("rpc_client_refused", address=self._address, why=str(error))
+        self.tell({"type": "error", "message": str(error)})
+        self.close(CloseCode.POLICY_VIOLATION, str(error))
+
+    # What the hub does.
+
+    def send(self, frame: bytes) -> None:
+        if self._frames.state is State.OPEN:
+            self._frames.send_binary(frame)
+            self._flush()
+
+    def tell(self, said: dict[str, Value]) -> None:
+        if self._frames.state is State.OPEN:
+            self._frames.send_text(json.dumps(said).encode())
+            self._flush()
+
+    def throttle(self, sender: Link) -> None:
+        if self._full and sender is not self and sender not in self._held:
+            self._held.add(sender)
+            sender.hold()
+
+    def hold(self) -> None:
+        self._holds += 1
+        if self._holds == 1 and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def release(self) -> None:
+        self._holds -= 1
+        if self._holds == 0 and not self.transport.is_closing():
+            self.transport.resume_reading()
+            self._work()
+
+    def close(self, code: int, why: str) -> None:
+        try:
+            self._frames.send_close(code, why.encode()[:120].decode(errors="ignore"))
+        except InvalidState:
+            self.transport.abort()
+            return
+        self._flush()
+        self._door.loop.call_later(_LINGER_S, self.transport.abort)
+
+    async def answers(self) -> bool:
+        """Tell whether the client still answers."""
+        self._pong = self._door.loop.create_future()
+        self._ping()
+        try:
+            async with asyncio.timeout(ALIVE_S):
+                await self._pong
+        except TimeoutError:
+            return False
+        return True
+
+    def look(self, now: float) -> None:
+        """Ask a silent client whether it is there, and give up one that is dead."""
+        silent = now - self._heard_at
+        if self._client is None:
+            if now - self._began_at > HELLO_S:
+                self._refuse(Refused(f"nothing said who connects within {HELLO_S:g} s"))
+        elif self._client.place is not None and self._client.place[1].frozen:
+            self._heard_at = now
+        elif silent > DEAD_AFTER_S:
+            self.close(CloseCode.GOING_AWAY, f"nothing was heard for {silent:.0f} s")
+        elif silent > PING_AFTER_S:
+            self._ping()
+
+    def _ping(self) -> None:
+        if self._frames.state is State.OPEN:
+            self._frames.send_ping(b"")
+            self._flush()
+
+    def _flush(self) -> None:
+        for data in self._frames.data_to_send():
+            if data:
+                self.transport.write(data)
+            elif not self.transport.is_closing():
+                self.transport.close()
+        if self._frames.state is State.CLOSED or self._frames.parser_exc is not None:
+            self.transport.close()
+
+    def __repr__(self) -> str:
+        return f"<Socket {self._client!r} {self._frames.state.name}>"
+
+
+def _read_json(data: bytes) -> dict[str, Value]:
+    try:
+        said = json.loads(data)
+    except ValueError as error:
+        raise Malformed(f"text that is no JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise Malformed("JSON text that is no object")
+    return said

@@ -1,0 +1,110 @@
+"""An ordinary hypha_rpc program, as the instances of an rpc app run it, in this process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from hypha_rpc import connect_to_server
+
+from dockscale.engine.memory import MemoryEngine, Program
+from tests.support.backend import backend
+from tests.support.world import ENABLED, World, prefixed, serving
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def inc(self) -> int:
+        self.count += 1
+        return self.count
+
+
+async def work(env: Mapping[str, str]) -> None:
+    """Connect by the environment that dockscale gives, register, and serve until cancelled."""
+    api = await connect_to_server(
+        {
+            "server_url": env["HYPHA_SERVER_URL"],
+            "workspace": env["HYPHA_WORKSPACE"],
+            "client_id": env["HYPHA_CLIENT_ID"],
+            "token": env["HYPHA_TOKEN"],
+        }
+    )
+    try:
+        await api.register_service(web(env["HYPHA_CLIENT_ID"]))
+        await api.register_service(default(env["HYPHA_CLIENT_ID"]))
+        await asyncio.Event().wait()
+    finally:
+        await api.disconnect()
+
+
+def default(me: str) -> dict[str, Any]:
+    async def slow(value: Any, seconds: float) -> Any:
+        await asyncio.sleep(seconds)
+        return value
+
+    def count(n: int) -> Iterator[int]:
+        yield from range(n)
+
+    async def acount(n: int) -> AsyncIterator[int]:
+        for number in range(n):
+            yield number
+
+    async def call(function: Callable[[int], Any], n: int) -> list[Any]:
+        return [await function(number) for number in range(n)]
+
+    def fail(text: str) -> None:
+        raise ValueError(text)
+
+    return {
+        "id": "default",
+        "config": {"visibility": "public"},
+        "who": lambda: me,
+        "echo": lambda value: value,
+        "slow": slow,
+        "count": count,
+        "acount": acount,
+        "call": call,
+        "fail": fail,
+        "size": len,
+        "big": lambda n: b"x" * n,
+        "counter": lambda: {"inc": Counter().inc},
+    }
+
+
+def web(me: str) -> dict[str, Any]:
+    async def serve(args: Any) -> None:
+        scope, receive, send = args["scope"], args["receive"], args["send"]
+        body = b""
+        while True:
+            event = await receive()
+            body += event.get("body", b"")
+            if not event.get("more_body"):
+                break
+        await send({"type": "http.response.start", "status": 200, "headers": [[b"content-type", b"text/plain"]]})
+        told = f"{me} {scope['method']} {scope['path']} {len(body)}"
+        await send({"type": "http.response.body", "body": told.encode(), "more_body": True})
+        await send({"type": "http.response.body", "body": b"!", "more_body": False})
+
+    return {"id": "web", "type": "asgi", "config": {"visibility": "public"}, "serve": serve}
+
+
+@asynccontextmanager
+async def rpc_world(labels: Mapping[str, str] | None = None, **settings: Any) -> AsyncIterator[World]:
+    """Run dockscale with one rpc app `bot`, whose instances are real clients in this process."""
+    engine = MemoryEngine()
+    own = {"type": "rpc", "app_id": "bot"}
+    engine.add_image("bot", Program(backend, connects=work), ENABLED | prefixed(own | dict(labels or {})), ports=())
+    async with serving(engine, **settings) as it:
+        yield it
+
+
+@asynccontextmanager
+async def client(it: World, **config: Any) -> AsyncIterator[Any]:
+    """Connect the unmodified client, and disconnect it."""
+    api = await connect_to_server({"server_url": it.base.replace("http", "ws", 1), **config})
+    try:
+        yield api
+    finally:
+        await api.disconnect()
