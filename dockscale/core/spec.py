@@ -29,7 +29,9 @@ MANAGED = "dockscale.managed"
 INSTANCE_OF = "dockscale.instance-of"
 REVISION = "dockscale.revision"
 LAST_DOWN = "dockscale.last-down"
-OWN_LABELS = frozenset({ENABLE, MANAGED, INSTANCE_OF, REVISION, LAST_DOWN})
+# The same on images that `install` makes; its value is the image they were made from.
+INSTALLED = "dockscale.installed-from"
+OWN_LABELS = frozenset({ENABLE, MANAGED, INSTANCE_OF, REVISION, LAST_DOWN, INSTALLED})
 
 RPC = "rpc"
 """The type of apps that have no port: their instances connect to dockscale and register services there."""
