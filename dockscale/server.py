@@ -139,7 +139,7 @@ async def _build(
     listeners.push_async_callback(main.close, settings.shutdown_timeout)
     with _told(settings.host, settings.port, "DOCKSCALE_PORT"):
         main_port = await main.open(settings.host, settings.port)
-    control = Control(registry, clock, main_port)
+    control = Control(registry, engine, scaler, clock, main_port)
 
     def scrape() -> bytes:
         return metrics.render(registry, entry.refused, len(main.clients))

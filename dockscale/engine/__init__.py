@@ -1,4 +1,4 @@
-"""A container engine as dockscale sees it: sixteen verbs and the ways they fail."""
+"""A container engine as dockscale sees it: seventeen verbs and the ways they fail."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from enum import StrEnum
@@ -70,6 +70,9 @@ class Engine(Protocol):
         Raises:
             NotFound: it is not here. It may be in a registry.
         """
+
+    async def pull(self, name: str) -> None:
+        """Fetch an image from its registry, however long it takes."""
 
     async def build(self, base: Image, name: str, labels: Mapping[str, str]) -> None:
         """Make an image that is `base` with more labels, and give it a name, which any other image loses.

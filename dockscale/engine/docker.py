@@ -212,6 +212,10 @@ class DockerEngine:
             _exposed(config),
         )
 
+    async def pull(self, name: str) -> None:
+        with _translated():
+            await self._docker.images.pull(name)
+
     async def build(self, base: Image, name: str, labels: Mapping[str, str]) -> None:
         only = dict(label.partition("=")[::2] for label in self._only)
         # One instruction, since each makes a container and an image of its own.
