@@ -18,7 +18,7 @@ from dockscale.core.load import Load
 from dockscale.core.manifest import IMAGE, by_field, labels_of, manifest_of
 from dockscale.core.policy import Decision
 from dockscale.core.pool import Clock, Instance, State
-from dockscale.core.spec import APP_ID, ENABLE, INSTALLED, PREFIX, SpecError, slug
+from dockscale.core.spec import APP_ID, ENABLE, INSTALLED, PREFIX, AppSpec, SpecError, slug
 from dockscale.engine import Engine, NotFound
 from dockscale.registry import Registry
 
@@ -308,14 +308,25 @@ class Control:
             ByHand: that app was labelled by hand.
             EngineError: there is no such image, or the engine could not make one of it.
         """
-        image = str(manifest.get(IMAGE) or "")
-        if not image:
-            raise SpecError(["image is missing: say which image the app is made of"])
-        labels = labels_of({"app_id": slug(str(manifest.get("name") or "")), **manifest}) | {INSTALLED: image}
-        base = await self._image(image, tell)
+        labels = _to_install(manifest)
+        base = await self._image(labels[INSTALLED], tell)
         async with self._changing:
             self._check_free(labels, overwrite)
             return await self._make(base, labels, tell)
+
+    async def validate(self, manifest: Mapping[str, Any]) -> None:
+        """Check that an app could be installed by a manifest, or installed anew, if its image is here.
+
+        Raises:
+            SpecError: it could not.
+            EngineError: the engine does not say.
+        """
+        labels = _to_install(manifest)
+        try:
+            base = await self._engine.find_image(labels[INSTALLED])
+        except NotFound as error:
+            raise SpecError([f"image = {labels[INSTALLED]!r}: it is not on this engine ({error})"]) from None
+        await self._judge(base, labels)
 
     async def edit(self, app_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Change fields of an installed app's manifest, and return it. What is not named stays; empty is the default.
@@ -372,19 +383,23 @@ class Control:
 
     async def _make(self, base: Image, labels: Mapping[str, str], tell: Tell = lambda *_: None) -> dict[str, Any]:
         """Make an app's image, so that it is the app's template, and return its manifest."""
-        inherited = {label: "" for label in base.labels if label.startswith(PREFIX)}  # empty is not set
-        labels = {**inherited, **labels, ENABLE: "true"}
-        image = Image("", _image_name(labels[APP_ID]), labels, ports=base.ports)
-        try:
-            spec = judge(image, await self._engine.list())
-        except SpecError as error:
-            raise SpecError(by_field(error.problems)) from None
+        image, spec = await self._judge(base, labels)
         tell("info", f"making the image {image.name} of {base.name}")
-        await self._engine.build(base, image.name, labels)
+        await self._engine.build(base, image.name, image.labels)
         await self._registry.refresh()
         await self._engine.prune(_installed_as(spec.app_id))  # what nobody runs of the one before
         tell("success", f"{spec.app_id} is installed")
         return manifest_of(spec, image)
+
+    async def _judge(self, base: Image, labels: Mapping[str, str]) -> tuple[Image, AppSpec]:
+        """The image that an app would get, and what that says."""
+        inherited = {label: "" for label in base.labels if label.startswith(PREFIX)}  # empty is not set
+        own = {**inherited, **labels, ENABLE: "true"}
+        image = Image("", _image_name(labels[APP_ID]), own, ports=base.ports)
+        try:
+            return image, judge(image, await self._engine.list())
+        except SpecError as error:
+            raise SpecError(by_field(error.problems)) from None
 
     def _app(self, app_id: str) -> App:
         app = self._registry.apps.get(app_id)
@@ -443,6 +458,7 @@ class Control:
         now = self._clock()
         return {
             "name": instance.name,
+            "client_id": instance.client_id,
             "state": str(instance.state),
             "address": instance.client_id if app.spec.speaks_rpc else _address(instance),
             "container_id": instance.container_id[:12],
@@ -470,6 +486,14 @@ class Control:
 
     def _time(self, at: float) -> str:
         return datetime.fromtimestamp(self._epoch + at, UTC).isoformat(timespec="microseconds")
+
+
+def _to_install(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The labels of an app that is installed, which tell its image, too."""
+    image = str(manifest.get(IMAGE) or "")
+    if not image:
+        raise SpecError(["image is missing: say which image the app is made of"])
+    return labels_of({"app_id": slug(str(manifest.get("name") or "")), **manifest}) | {INSTALLED: image}
 
 
 def _image_name(app_id: str) -> str:

@@ -140,6 +140,7 @@ async def _build(
     with _told(settings.host, settings.port, "DOCKSCALE_PORT"):
         main_port = await main.open(settings.host, settings.port)
     control = Control(registry, engine, scaler, clock, main_port)
+    rpc.connect_to(control)
 
     def scrape() -> bytes:
         return metrics.render(registry, entry.refused, len(main.clients))

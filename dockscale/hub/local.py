@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import structlog
@@ -366,9 +366,23 @@ class LocalPeer:
         message.vouched = vouched or _own(session.target.partition("/")[0])
         self.send(message)
 
-    def tell(self, target: str, method: str) -> None:
+    def tell(self, target: str, method: str, *args: Value) -> None:
         """Call a function of a peer and do not wait for what it answers."""
-        self.send(Message({"type": "method", "to": target, "method": method}, body([])))
+        self.send(Message({"type": "method", "to": target, "method": method}, body([*args])))
+
+    def callback(self, context: Context, value: Value) -> Callable[..., None]:
+        """A function that a caller gave along with its call, as one that does not wait for it; None does nothing.
+
+        Raises:
+            TypeError: it is no function, or one that the caller did not make for its call.
+        """
+        if value is None:
+            return lambda *_: None
+        method = value.get("_rmethod") if isinstance(value, dict) else None
+        # Whatever it says, only the caller itself is called, and no service: dockscale may call more than its callers.
+        if not isinstance(method, str) or method.startswith("services."):
+            raise TypeError("a callback must be a function of the caller")
+        return partial(self.tell, context.caller, method)
 
     def peer_left(self, full_id: str) -> None:
         """Forget a peer: its calls, and ours to it."""

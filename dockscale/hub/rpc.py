@@ -6,14 +6,16 @@ from contextlib import suppress
 
 from dockscale.claim import Wake
 from dockscale.config import Auth
+from dockscale.control import Control
 from dockscale.core.app import App
 from dockscale.core.pool import Clock, Instance
 from dockscale.core.routes import ToApp, ToHub
 from dockscale.hub.apps import AppServices
 from dockscale.hub.calls import Calls
+from dockscale.hub.controller import SERVICE, Controller
 from dockscale.hub.gateway import Gateway
 from dockscale.hub.http_apps import HttpApps
-from dockscale.hub.hub import Hub
+from dockscale.hub.hub import SHARED, Hub
 from dockscale.hub.instances import Instances
 from dockscale.hub.local import LocalPeer
 from dockscale.hub.manager import Manager
@@ -44,6 +46,7 @@ class Rpc:
         app_services = AppServices(apps, services, self.hub.peers, wake, self._http)
         peer = self._own(self.hub.manager_id, tasks)
         self.manager = Manager(self.hub, peer, tokens, app_services)
+        self._peer = peer
         self._gateway = Gateway(self.hub, peer, self.manager, app_services, tokens, auth)
         self.has_service = self._gateway.has_service
         self.door = Door(self.hub)
@@ -53,6 +56,11 @@ class Rpc:
         peer = LocalPeer("*", client_id, self.hub.post, tasks)
         self.hub.add(peer)
         return peer
+
+    def connect_to(self, control: Control) -> None:
+        """Say who does what operators want, before the first client comes."""
+        controller = Controller(self._peer, self._apps, control)
+        self.manager.host(f"{SHARED}/{SERVICE}", controller.describe)
 
     async def serve(self, request: Request, route: ToApp | ToHub) -> None:
         """Answer an HTTP request to an app that speaks RPC, or to the hub itself."""
