@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "scaler": ("core", "engine", "life", "scrape"),
     "control": ("claim", "core", "engine", "registry"),
     "proxy.*": ("core", "claim", "registry", "proxy"),
-    "admin.*": ("control",),
+    "admin.*": ("claim", "control", "core", "engine"),
     "hub.kept": ("config",),
     "hub.tokens": ("config", "hub.kept"),
     "hub.controller": ("control", "core", "hub"),
