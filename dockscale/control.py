@@ -351,7 +351,7 @@ class Control:
 
         Raises:
             UnknownApp: no valid app has this id.
-            ByHand: it was labelled by hand.
+            ByHand: it was labelled by hand, or its image was given another name by hand.
             EngineError: the engine could not remove the image.
         """
         async with self._changing:
@@ -359,6 +359,8 @@ class Control:
             app = self._app(app_id)
             await self._engine.untag(_image_name(app_id))
             await self._registry.refresh()
+        if not app.retired and app.template.labels.get(INSTALLED):
+            raise ByHand(f"{app_id} is still there, since {describe(app.template)} is the same; remove that by hand")
         await self._tender.ended(app)
         await self._engine.prune(_installed_as(app_id))
 

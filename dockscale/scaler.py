@@ -260,8 +260,8 @@ class Scaler:
         self.tick(app)
 
     async def ended(self, app: App) -> None:
-        """Wait until the last of an app's instances is gone."""
-        while app.pool.instances:
+        """Wait until the last instance of an app that was removed is gone, unless the app comes back."""
+        while app.retired and app.pool.instances:
             await self._end.wait()
 
     def _ended(self, app: App, instance: Instance) -> None:

@@ -440,3 +440,43 @@ async def test_the_logs_are_what_instances_wrote_and_how_the_app_was_scaled() ->
         assert whole["total"] == len(whole["items"]) > 3
         assert part["items"] == [{"type": "log", "instance": instance["name"], "content": "two"}]
         assert (part["total"], part["offset"], part["limit"]) == (3, 1, 1)
+
+
+async def test_one_that_would_be_gone_if_it_were_stopped_is_not() -> None:
+    async with world() as it:
+        box = it.engine.add_container("box", "web", ENABLED | {"dockscale.app_id": "box"}, auto_remove=True)
+        await it.engine.start(box.id)
+        await until(lambda: "box" in it.dockscale.registry.apps and it.ready("box"))
+
+        with pytest.raises(ByHand, match="box was made with --rm"):
+            it.dockscale.control.stop("box")
+
+        assert it.states("box") == {"ready": 1}
+
+
+async def test_an_image_that_was_given_another_name_by_hand_is_not_removed() -> None:
+    async with shop_world() as it:
+        await it.dockscale.control.install(SHOP)
+        labels = (await it.engine.find_image("dockscale/my-shop:latest")).labels
+        it.engine.add_image("my-copy", Program(backend), labels)
+
+        with pytest.raises(ByHand, match="since image my-copy is the same"):
+            await it.dockscale.control.uninstall("my-shop")
+
+        assert (await it.get(app_id="my-shop"))[0] == 200
+
+
+async def test_an_app_that_is_installed_anew_while_it_leaves_serves_and_nobody_waits_for_its_end() -> None:
+    async with shop_world() as it:
+        await it.dockscale.control.install(SHOP)
+        asking = asyncio.create_task(it.get("/slow?s=0.3", app_id="my-shop"))
+        await until(lambda: it.app("my-shop").pool.in_flight)
+        leaving = asyncio.create_task(it.dockscale.control.uninstall("my-shop"))
+        await until(lambda: "my-shop" not in it.dockscale.registry.apps)
+
+        await it.dockscale.control.install(SHOP)
+        await it.get(app_id="my-shop")
+        await leaving
+
+        assert (await asking)[0] == 200
+        assert (await it.get(app_id="my-shop"))[0] == 200
