@@ -105,6 +105,14 @@ class SelectionMode(StrEnum):
     STICKY = "sticky"
 
 
+class Visibility(StrEnum):
+    """Who may use an app, and find it."""
+
+    PUBLIC = "public"
+    UNLISTED = "unlisted"
+    PROTECTED = "protected"
+
+
 def _hosts_of(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip().lower() for part in value.split(",") if part.strip())
@@ -279,6 +287,8 @@ class AppSpec(_Section):
     route: Route = Route()
     service_selection_mode: SelectionMode = SelectionMode.RANDOM
     """Who serves: `random`, `first`, `last`, `min_load`, `exact`, `round_robin`, `power_of_two` or `sticky`."""
+    visibility: Visibility = Visibility.PUBLIC
+    """With `DOCKSCALE_AUTH=token`: `public` is for all, `unlisted` told to none, `protected` for who may read there."""
     priority: int = Field(0, ge=-1000, le=1000)
     """Where the host's budget is short, idle instances of apps with a lower number give way to those with a higher."""
     lazy: bool = True
