@@ -143,7 +143,7 @@ async def _build(
     rpc.connect_to(control)
 
     def scrape() -> bytes:
-        return metrics.render(registry, entry.refused, len(main.clients))
+        return metrics.render(registry, entry.refused, entry.answered, len(main.clients))
 
     admin = web.AppRunner(
         api.build(control, scrape, metrics.CONTENT_TYPE, _token(settings)), access_log=None, shutdown_timeout=1.0

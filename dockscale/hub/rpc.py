@@ -24,9 +24,6 @@ from dockscale.hub.socket import Door
 from dockscale.hub.tokens import Tokens
 from dockscale.hub.web import Request
 
-MOST_ANSWER_BYTES = 2**26
-"""Bytes of an HTTP app's answer that are given as a value."""
-
 
 class Rpc:
     """Everything that speaks RPC."""
@@ -42,7 +39,7 @@ class Rpc:
         self.calls = Calls(apps, self.hub, wake, clock, tasks)
         self.instances = Instances(apps, self.hub.peers, tokens, url, unplugged)
         self.hub.connect_to(self.instances, self.calls)
-        self._http = HttpApps(self._own("http", tasks), apps, wake, clock, response_timeout, MOST_ANSWER_BYTES)
+        self._http = HttpApps(self._own("http", tasks), apps, wake, clock, response_timeout)
         app_services = AppServices(apps, services, self.hub.peers, wake, self._http)
         peer = self._own(self.hub.manager_id, tasks)
         self.manager = Manager(self.hub, peer, tokens, app_services)
@@ -76,5 +73,6 @@ class Rpc:
                 await self.calls.ended()
         self.instances.closing = True
         self.door.close()
+        self._gateway.close()
         self.calls.close()
         await self._http.close()
