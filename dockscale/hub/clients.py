@@ -84,8 +84,6 @@ class Client:
     """Events that it subscribed to."""
     acquainted: set[str] = field(default_factory=set)
     """Clients of other workspaces that may answer it, or that it may answer."""
-    asked: int = 0
-    """Its calls that dockscale itself works on."""
     vouched: bytes = b""
     """What receivers are told of it, packed."""
 

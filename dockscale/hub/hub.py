@@ -10,6 +10,7 @@ import structlog
 from dockscale.config import Auth
 from dockscale.core.app import App
 from dockscale.core.pool import Clock, Instance
+from dockscale.hub.calls import SUFFIX
 from dockscale.hub.clients import Client, Link, Peer
 from dockscale.hub.services import Services
 from dockscale.hub.tokens import RECONNECTION_S, BadToken, Tokens, User, anonymous
@@ -19,8 +20,15 @@ log = structlog.get_logger()
 
 SHARED = "public"
 """The workspace of whoever names none."""
-_CLIENT_ID = re.compile(r"[^\s/:*]{1,200}")
+_CLIENT_ID = re.compile(r"[^\s/:@*\x00-\x1f\x7f\ud800-\udfff]{1,200}")
+_VIRTUAL = re.compile(SUFFIX + "(_[a-z_]+)?$")
+"""How the ids end at which apps are called."""
 _WORKSPACE = re.compile(r"[A-Za-z0-9][\w.|@-]{0,127}", re.ASCII)
+_EVENTS = frozenset({"client_connected", "client_disconnected", "service_added", "service_updated", "service_removed"})
+_VOUCHED = ("ws", "user", "ctx")
+"""What dockscale alone says of a sender."""
+_OWN_TYPES = _EVENTS | {"client_updated", "force-exit", "peer_not_found"}
+"""What clients believe whoever says it. So only dockscale may."""
 
 
 class Refused(Exception):
@@ -93,30 +101,30 @@ class Hub:
         return sum(len(clients) for clients in self._by_workspace.values())
 
     def connect(
-        self, link: Link, hello: Mapping[str, Value], base_url: str, *, replace: bool = False
+        self, link: Link, hello: Mapping[str, Value], base_url: str, *, dead: Client | None = None
     ) -> tuple[Client, dict[str, Value]]:
         """Admit a client; return it and what it is told.
 
-        With `replace`, a client that has the same id makes room: it is known to be dead.
+        A client that has the same id makes room if it is `dead`, or if the new one proves to be the same.
 
         Raises:
             Refused: it may not connect.
             Taken: its id is another's.
         """
         user, workspace, client_id, returns = self._identify(hello)
+        client = Client(workspace, client_id, user, link, self._clock(), self._place(workspace, client_id, user))
+        welcome = self._welcome(client, base_url)
         holder = self.clients(workspace).get(client_id)
         if holder is not None:
-            if not (replace or returns):
+            if not (returns or holder is dead):
                 raise Taken(holder)
-            holder.link.close(1008, "another connection took its place")
-            self.disconnect(holder)
-        client = Client(workspace, client_id, user, link, self._clock(), self._place(workspace, client_id, user))
+            self.cut_off(holder, "another connection took its place")
         self.peers[client.full_id] = client
         self._by_workspace.setdefault(workspace, {})[client_id] = client
         self._instances.joined(client)
         log.debug("rpc_client_connected", client=client.full_id, user=user.id)
         self.tell(workspace, "client_connected", {"id": client_id, "workspace": workspace})
-        return client, self._welcome(client, base_url)
+        return client, welcome
 
     def _identify(self, hello: Mapping[str, Value]) -> tuple[User, str, str, bool]:
         """User, workspace and client id of who connects, and whether it proves to be the one who had that id."""
@@ -124,21 +132,13 @@ class Hub:
         for name, value in asked.items():
             if not isinstance(value, str):
                 raise Refused(f"{name} is no text")
-        client_id, workspace, returns = asked["client_id"] or uuid.uuid4().hex, asked["workspace"], False
-        try:
-            if asked["reconnection_token"]:
-                user, held, held_by = self._tokens.read_reconnection(asked["reconnection_token"])
-                workspace, returns = workspace or held, held_by == client_id and workspace in ("", held)
-            elif asked["token"]:
-                user = self._tokens.read(asked["token"])
-                returns = user.client_id == client_id
-            else:
-                user = anonymous(SHARED, self._auth)
-        except BadToken as error:
-            raise Refused(str(error)) from None
-        workspace = workspace or user.current_workspace or SHARED
-        if not _CLIENT_ID.fullmatch(client_id):
-            raise Refused(f"the client id {client_id[:100]!r} must be 1 to 200 characters without spaces, /, : and *")
+        user, workspace, returns = self._who(asked)
+        client_id = asked["client_id"] or user.client_id or uuid.uuid4().hex
+        if not _CLIENT_ID.fullmatch(client_id) or _VIRTUAL.search(client_id):
+            raise Refused(
+                f"the client id {client_id[:100]!r} must be 1 to 200 characters without spaces, /, :, @ and *, "
+                "and not an app's"
+            )
         if not _WORKSPACE.fullmatch(workspace):
             raise Refused(f"the workspace {workspace[:100]!r} must be letters, digits and -_.@|")
         if not user.may(workspace, "r"):
@@ -146,6 +146,30 @@ class Hub:
         if user.client_id and user.client_id != client_id:
             raise Refused(f"the token is for the client {user.client_id}, not for {client_id}")
         return user, workspace, client_id, returns
+
+    def _who(self, asked: Mapping[str, str]) -> tuple[User, str, bool]:
+        """User and workspace that tokens tell, and whether they prove it to be the client that had its id.
+
+        An error is the end for a client that comes back. So if it cannot prove that any more, it may come as a new one.
+        """
+        why = ""
+        if asked["reconnection_token"]:
+            try:
+                user, *was = self._tokens.read_reconnection(asked["reconnection_token"])
+            except BadToken as error:
+                why = str(error)
+            else:
+                if [asked["workspace"] or was[0], asked["client_id"]] != was:
+                    raise Refused(f"the reconnection token is for the client {'/'.join(was)}")
+                return user, was[0], True
+        try:
+            user = self._tokens.read(asked["token"]) if asked["token"] else anonymous(SHARED, self._auth)
+        except BadToken as error:
+            raise Refused(str(error)) from None
+        if why and not user.workspaces:
+            raise Refused(why)
+        workspace = asked["workspace"] or user.current_workspace or SHARED
+        return user, workspace, user.client_id != "" and user.client_id == asked["client_id"]
 
     def _place(self, workspace: str, client_id: str, user: User) -> tuple[App, Instance] | None:
         try:
@@ -195,12 +219,32 @@ class Hub:
                 self._tell_one(other, "client_disconnected", left)
         log.debug("rpc_client_disconnected", client=client.full_id)
 
-    def keep_service(self, client: Client, info: dict[str, Value]) -> None:
-        """Note what a client registered."""
-        known = self.services.add(client, info)
-        self.tell(
-            client.workspace, "service_updated" if known else "service_added", self.services.public_info(client, info)
-        )
+    def cut_off(self, client: Client, why: str) -> None:
+        """End a client's connection for good: it is told not to come back by itself."""
+        self._say(client, "force-exit", client.full_id, reason=why)
+        client.link.close(1008, why)
+        self.disconnect(client)
+
+    def cut_off_token(self, token_id: str) -> None:
+        """Cut off every client that came with this token."""
+        everybody = [client for clients in self._by_workspace.values() for client in clients.values()]
+        for client in everybody:
+            if client.user.token_id == token_id:
+                self.cut_off(client, "its token was revoked")
+
+    def keep_service(self, client: Client, info: Value) -> None:
+        """Note what a client registered.
+
+        Raises:
+            ValueError: it describes no service, or too much.
+            PermissionError: it is another client's.
+            KeyError: the client is gone.
+        """
+        if self.peers.get(client.full_id) is not client:
+            raise KeyError(f"{client.full_id} is not connected")
+        known = set(client.services)
+        service = self.services.add(client, info)
+        self.tell(client.workspace, "service_updated" if service.name in known else "service_added", service.info)
         self._instances.joined(client)
 
     def drop_service(self, client: Client, name: str) -> None:
@@ -221,7 +265,10 @@ class Hub:
 
     def _tell_one(self, client: Client, kind: str, data: dict[str, Value]) -> None:
         if kind in client.topics:
-            client.link.send(Message({"type": kind, "to": "*", "from": f"*/{self.manager_id}", "data": data}).frame())
+            self._say(client, kind, "*", data=data)
+
+    def _say(self, client: Client, kind: str, to: str, **more: Value) -> None:
+        client.link.send(Message({"type": kind, "to": to, "from": f"*/{self.manager_id}", **more}).frame())
 
     # Messages.
 
@@ -229,9 +276,10 @@ class Hub:
         """Take a frame from a client.
 
         Raises:
-            Malformed: it cannot be read.
+            Malformed: it cannot be read, or passed on.
         """
         message = read(frame)
+        message.check_body()
         match message.header["type"]:
             case "ping":
                 client.link.tell({"type": "pong"})
@@ -241,6 +289,8 @@ class Hub:
                 if message.method.startswith("services."):
                     message.vouched = client.vouched
                 self.post(message, client)
+            case forged if forged in _OWN_TYPES:
+                log.debug("rpc_message_dropped", client=client.full_id, type=forged)
             case _:
                 message.vouched = client.vouched
                 self.post(message, client)
@@ -249,8 +299,8 @@ class Hub:
         """Send a message on its way."""
         header = message.header
         header["from"] = sender.full_id
-        header.pop("ws", None)
-        header.pop("user", None)
+        for name in _VOUCHED:
+            header.pop(name, None)
         to: str = header.get("to") or ""
         if to == "*":
             self._broadcast(message, sender)

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -12,13 +12,14 @@ from typing import Any
 import structlog
 
 from dockscale.hub.clients import Client, Peer
+from dockscale.hub.parts import Parts
 from dockscale.hub.tokens import EVERY, User
 from dockscale.hub.wire import (
     PART_BYTES,
     WHOLE_BYTES,
-    Malformed,
     Message,
     Value,
+    beat_s,
     body,
     error_value,
     method_value,
@@ -29,10 +30,8 @@ from dockscale.hub.wire import (
 log = structlog.get_logger()
 
 PARTS_AT_ONCE = 16
-MOST_PARTS_BYTES = 2**28
-"""Bytes that one caller may have sent in parts of messages that are not whole yet."""
-MOST_ASKED = 100
-"""Calls of one client that are worked on at once; then it is not read from."""
+MOST_ASKED = 500
+"""Calls of one client, or in the course of one call, that are worked on at once; more are refused."""
 CALL_S = 30.0
 """Seconds without an answer or a heartbeat until a call has failed."""
 API_VERSION = 3
@@ -49,6 +48,10 @@ def _own(workspace: str) -> bytes:
 Function = Callable[..., Any]
 """Takes a `Context` and what the caller gave; returns a value, or an awaitable of one."""
 Functions = Mapping[str, "Function | Functions"]
+
+
+class Busy(Exception):
+    """A client asks for too much at once."""
 
 
 class RemoteError(Exception):
@@ -127,8 +130,9 @@ class LocalPeer:
         self.sessions: dict[str, Session] = {}
         self._post = post
         self._tasks = tasks
-        self._parts: dict[str, dict[str, dict[int, bytes]]] = {}
-        """By caller, then by key."""
+        self.parts = Parts()
+        self.working: dict[str, set[asyncio.Task[None]]] = {}
+        """Calls that are worked on, by who called, or by the session of ours that they belong to."""
         self._services: dict[str, Functions] = {
             "built-in": {
                 "ping": lambda _, message: "pong" if message == "ping" else message,
@@ -136,8 +140,8 @@ class LocalPeer:
                 "message_cache": {
                     "create": self._create,
                     "set": self._set,
-                    "append": self._append,
-                    "remove": self._remove,
+                    "append": lambda context, key, part, *_: self.parts.append(context.caller, key, part),
+                    "remove": lambda context, key: self.parts.drop(context.caller, key),
                     "process": self._process,
                 },
             }
@@ -198,7 +202,7 @@ class LocalPeer:
         if session is not None and message.header["from"] == session.target:
             self._hear(session, name, message, sender)
         elif message.method.startswith("services."):
-            self._run(self._find(message.method), message, sender)
+            self._run(self._find(message.method), message, sender, sender.full_id)
         elif message.session:
             self.refuse(message, f"Session not found: {message.method}")
 
@@ -207,10 +211,10 @@ class LocalPeer:
         if name == "heartbeat":
             return
         if name not in ("resolve", "reject"):
-            self._run(session.functions.get(name), message, sender, counted=False)
+            self._run(session.functions.get(name), message, sender, session.id)
             return
         try:
-            [value] = message.read_body().get("args") or [None]
+            [value] = message.arguments()[0] or [None]
         except ValueError as error:
             session.fail(RemoteError(f"the answer cannot be read: {error}"))
             return
@@ -226,41 +230,56 @@ class LocalPeer:
             found = found.get(name) if isinstance(found, Mapping) else None
         return found if callable(found) else None
 
-    def _run(self, function: Function | None, message: Message, sender: Peer, *, counted: bool = True) -> None:
-        """Call a function. Those of a session are not `counted`: that would set a bound to an instance's requests."""
-        client = sender if isinstance(sender, Client) else None
+    def _run(self, function: Function | None, message: Message, sender: Peer, owner: str) -> None:
         try:
             if function is None:
                 raise KeyError(f"Method not found: {message.method}")
-            call = message.read_body()
-            args = list(call.get("args") or ())
-            kwargs = args.pop() if call.get("with_kwargs") and args else {}
-            # Seen by the functions that take large messages apart.
-            context = _Called(
-                message.header["from"], message.header["from"].partition("/")[0], _user(sender), client, message, sender
-            )
-            value = function(context, *args, **kwargs)
+            args, kwargs = message.arguments()
+            value = function(_context(message, sender), *args, **kwargs)
+            if inspect.isawaitable(value):
+                self._work(value, message, owner)
+                return
         except Exception as error:
             self.refuse(message, _told(error))
             return
-        if not inspect.isawaitable(value):
-            self.resolve(message, value)
-            return
-        promise = call.get("promise")
-        every = promise.get("interval") if isinstance(promise, dict) else call.get("t")
-        task = self._tasks.create_task(self._await(value, message, every or 0.0), name=f"rpc {message.method}")
-        if client is not None and counted:
-            client.asked += 1
-            if client.asked >= MOST_ASKED:
-                client.link.hold()
-            task.add_done_callback(lambda _: _one_less(client))
+        self.resolve(message, value)
 
-    async def _await(self, value: Any, message: Message, every: float) -> None:
-        with self.beating(message, every):
+    def _work(self, value: Awaitable[Value], message: Message, owner: str) -> None:
+        """Work on a call while others have their turn."""
+        if len(self.working.get(owner, ())) >= MOST_ASKED:
+            if inspect.iscoroutine(value):
+                value.close()
+            raise Busy(f"{MOST_ASKED} calls of {owner} are worked on already")
+        self._start(self._await(value, message), f"rpc {message.method}", owner, value)
+
+    def _start(self, work: Coroutine[None, None, None], name: str, owner: str, within: object = None) -> None:
+        """Begin what is cancelled when `owner` is gone. `within` is what `work` awaits."""
+
+        async def safely() -> None:
+            try:
+                await work
+            except Exception:  # no client may end dockscale, whatever is wrong here
+                log.exception("rpc_failed", work=name)
+
+        def over(task: asyncio.Task[None]) -> None:
+            self.working[owner].discard(task)
+            if not self.working[owner]:
+                del self.working[owner]
+            for each in (work, within):
+                if inspect.iscoroutine(each):
+                    each.close()  # it may have been cancelled before it began
+
+        task = self._tasks.create_task(safely(), name=name)
+        self.working.setdefault(owner, set()).add(task)
+        task.add_done_callback(over)
+
+    async def _await(self, value: Awaitable[Value], message: Message) -> None:
+        call = message.read_body()
+        promise = call.get("promise")
+        message.body = b""  # what was large is not kept for as long as it is worked on
+        with self.beating(message, beat_s(promise.get("interval") if isinstance(promise, dict) else call.get("t"))):
             try:
                 result = await value
-            except asyncio.CancelledError:
-                raise
             except Exception as error:
                 self.refuse(message, _told(error))
                 return
@@ -316,7 +335,7 @@ class LocalPeer:
         if len(message.body) <= WHOLE_BYTES:  # a part with its own call around it is no larger
             self._post(message, self)
         else:
-            self._tasks.create_task(self._send_parts(message, session), name="rpc parts")
+            self._start(self._send_parts(message, session), "rpc parts", message.header["to"])
 
     async def _send_parts(self, message: Message, session: str) -> None:
         target, frame = message.header["to"], message.frame()
@@ -338,15 +357,17 @@ class LocalPeer:
             if failed is not None:
                 failed.fail(error)
 
-    async def call(self, target: str, method: str, *args: Value, timeout: float = CALL_S, **kwargs: Value) -> Value:
-        """Call a function of a peer and return what it answers.
+    async def call(
+        self, target: str, method: str, *args: Value, timeout: float = CALL_S, vouched: bytes = b"", **kwargs: Value
+    ) -> Value:
+        """Call a function of a peer and return what it answers. `vouched` says in whose name, as for `ask`.
 
         Raises:
             RemoteError: it failed, or there is no such peer.
             CallTimeout: neither an answer nor a heartbeat came within `timeout` seconds.
         """
         with self.session(target, timeout) as session:
-            self.ask(session, method, [*args], kwargs)
+            self.ask(session, method, [*args], kwargs, vouched)
             return await session.answer
 
     @contextmanager
@@ -393,69 +414,45 @@ class LocalPeer:
 
     def peer_left(self, full_id: str) -> None:
         """Forget a peer: its calls, and ours to it."""
-        self._parts.pop(full_id, None)
-        for session in self.sessions.values():
-            if session.target == full_id:
-                session.fail(RemoteError(f"Target peer {full_id} is not connected"))
+        self.parts.forget(full_id)
+        ours = [session for session in self.sessions.values() if session.target == full_id]
+        for owner in (full_id, *(session.id for session in ours)):
+            for task in self.working.get(owner, ()):
+                task.cancel()
+        for session in ours:
+            session.fail(RemoteError(f"Target peer {full_id} is not connected"))
 
     # Large messages that come in parts.
 
-    def _create(self, context: Context, key: str, _beat: bool = False, overwrite: bool = False) -> None:
-        parts = self._parts.setdefault(context.caller, {})
-        if key in parts and not overwrite:
-            raise ValueError(f"a message with the key {key} is there already")
-        parts[key] = {}
+    def _create(self, context: Context, key: Value, _beat: Value = False, overwrite: Value = False) -> None:
+        self.parts.begin(context.caller, key, overwrite=bool(overwrite))
 
-    def _set(self, context: Context, key: str, index: int, part: bytes, _beat: bool = False) -> None:
-        parts = self._parts_of(context, key)
-        held = sum(len(each) for message in self._parts[context.caller].values() for each in message.values())
-        if held + len(part) > MOST_PARTS_BYTES:
-            raise ValueError(f"more than {MOST_PARTS_BYTES} bytes of messages that are not whole")
-        parts[index] = part
+    def _set(self, context: Context, key: Value, index: Value, part: Value, _beat: Value = False) -> None:
+        self.parts.put(context.caller, key, index, part)
         session = self.sessions.get(key)
         if session is not None and session.target == context.caller:
             session.beat()
 
-    def _append(self, context: Context, key: str, part: bytes, _beat: bool = False) -> None:
-        self._set(context, key, len(self._parts_of(context, key)), part)
-
-    def _remove(self, context: Context, key: str) -> None:
-        self._parts_of(context, key)
-        del self._parts[context.caller][key]
-
-    def _process(self, context: Context, key: str, _beat: bool = False) -> None:
+    def _process(self, context: Context, key: Value, _beat: Value = False) -> None:
         assert isinstance(context, _Called)
-        parts = self._parts_of(context, key)
-        del self._parts[context.caller][key]
-        try:
-            message = read(b"".join(parts[index] for index in range(len(parts))))
-        except KeyError as error:
-            raise Malformed(f"part {error} of the message is missing") from None
+        message = read(self.parts.whole(context.caller, key))
         outer = context.message.header
         message.header |= {"from": outer["from"], "to": outer["to"]}
         self.deliver(message, context.sender)
 
-    def _parts_of(self, context: Context, key: str) -> dict[int, bytes]:
-        parts = self._parts.get(context.caller, {}).get(key)
-        if parts is None:
-            raise KeyError(f"no message with the key {key} was begun")
-        return parts
-
 
 @dataclass(frozen=True, slots=True)
 class _Called(Context):
+    """With what the functions need that take large messages apart."""
+
     message: Message
     sender: Peer
 
 
-def _user(sender: Peer) -> User:
-    return sender.user if isinstance(sender, Client) else _OWN
-
-
-def _one_less(client: Client) -> None:
-    client.asked -= 1
-    if client.asked == MOST_ASKED - 1:
-        client.link.release()
+def _context(message: Message, sender: Peer) -> _Called:
+    caller = message.header["from"]
+    client = sender if isinstance(sender, Client) else None
+    return _Called(caller, caller.partition("/")[0], client.user if client else _OWN, client, message, sender)
 
 
 def _told(error: Exception) -> str:

@@ -1,15 +1,17 @@
 """The manager service: what a client's `api` object does on the server. Each function here is one of its functions."""
 
+import asyncio
 import random
 from collections.abc import Callable, Mapping
+from math import isnan
 from typing import Protocol
 
 from dockscale.hub.clients import Client, Service
 from dockscale.hub.hub import Hub
-from dockscale.hub.local import CALL_S, Context, Function, LocalPeer, RemoteError
-from dockscale.hub.services import Query, parse_id
+from dockscale.hub.local import CALL_S, CallTimeout, Context, Function, LocalPeer, RemoteError
+from dockscale.hub.services import Query, own_id, parse_id
 from dockscale.hub.tokens import LIFE_S, Permission, Tokens, User, narrow
-from dockscale.hub.wire import Value, retarget
+from dockscale.hub.wire import Value, retarget, vouch
 
 _UNSUPPORTED = (
     "bookmark", "cleanup", "create_workspace", "delete_workspace", "get_env", "get_event_stats", "get_events",
@@ -17,7 +19,11 @@ _UNSUPPORTED = (
     "unbookmark",
 )  # fmt: skip
 """Functions of Hypha's manager that need what dockscale has not: a place to keep things for each workspace."""
+SELECT_S = 10.0
+"""For this long `select:…` waits for what a service's function says."""
 MOST_TOPICS = 100
+MOST_TOPIC_LENGTH = 200
+MOST_TIMEOUT_S = 86400.0
 
 
 class NotSupported(Exception):
@@ -69,8 +75,8 @@ class Manager:
         self, context: Context, service_id: str, config: Mapping[str, Value] | None = None, **more: Value
     ) -> Value:
         """Get a service by [workspace/][client:]service[@app], with its functions."""
-        config = {**(config or {}), **more}
-        mode, timeout = str(config.get("mode") or ""), float(config.get("timeout") or CALL_S)
+        config = _options(config, more)
+        mode, timeout = str(config.get("mode") or ""), _seconds(config.get("timeout") or CALL_S)
         if service_id in ("~", f"{context.workspace}/~"):
             return self._peer.describe("default")
         query = parse_id(service_id, context.workspace)
@@ -100,7 +106,7 @@ class Manager:
             case "min_load":
                 return min(found, key=lambda service: len(service.client.services))
             case str(chosen) if chosen.startswith("select:"):
-                return await self._select(found, chosen)
+                return await self._select(found, chosen, context)
             case "exact":
                 raise ValueError(
                     f"Multiple services found for {query}: {', '.join(each.full_id for each in found)}; give a mode"
@@ -110,28 +116,33 @@ class Manager:
                     f"{unknown!r} is no selection mode; give random, first, last, min_load, exact or select:…"
                 )
 
-    async def _select(self, found: list[Service], mode: str) -> Service:
+    async def _select(self, found: list[Service], mode: str, context: Context) -> Service:
         """Ask each what its function says: `select:min:get_load`, `select:max:…`, `select:first_success:…`."""
         _, how, function = [*mode.split(":", 2), "", ""][:3]
         if how not in ("min", "max", "first_success") or not function:
             raise ValueError(
                 f"{mode!r} is no selection; write select:min:<function>, select:max:… or select:first_success:…"
             )
-        told: list[tuple[float, Service]] = []
-        for service in found:
-            try:
-                value = await self._peer.call(
-                    service.client.full_id, f"services.{service.name}.{function}", timeout=10.0
-                )
-            except Exception:  # noqa: S112  # one that cannot be asked is not chosen
-                continue
-            if how == "first_success":
-                return service
-            if isinstance(value, int | float):
-                told.append((value, service))
-        if not told:
+        if how == "first_success":
+            for service in found:
+                if await self._told(service, function, context) is not None:
+                    return service
+            raise ValueError(f"no service answered {function}()")
+        told = await asyncio.gather(*(self._told(service, function, context) for service in found))
+        numbers = [(value, service) for value, service in zip(told, found, strict=True) if _is_number(value)]
+        if not numbers:
             raise ValueError(f"no service answered {function}() with a number")
-        return (min if how == "min" else max)(told, key=lambda each: each[0])[1]
+        return (min if how == "min" else max)(numbers, key=lambda each: each[0])[1]
+
+    async def _told(self, service: Service, function: str, context: Context) -> Value:
+        """What a service's function says to a caller; None if it fails, or true if it says nothing."""
+        vouched = vouch(context.workspace, context.user.shown())
+        method = f"services.{service.name}.{function}"
+        try:
+            value = await self._peer.call(service.client.full_id, method, timeout=SELECT_S, vouched=vouched)
+        except (RemoteError, CallTimeout):
+            return None
+        return True if value is None else value
 
     async def describe(self, service: Service, timeout: float = CALL_S) -> dict[str, Value]:
         """Ask a client for a service once, and return it as a value."""
@@ -146,20 +157,21 @@ class Manager:
             service.described = got
         return service.described
 
-    def register_service(
-        self, context: Context, info: dict[str, Value], config: Value = None, **_: Value
-    ) -> dict[str, Value]:
-        """Register a service of the caller."""
+    async def register_service(self, context: Context, info: Value, *_: Value, **__: Value) -> Value:
+        """Register a service of the caller. The `setup` of one called `default` is run first, once."""
         client = _client(context)
-        if not context.user.may(client.workspace, "rw"):
+        name = own_id(client, info.get("id")).name if isinstance(info, dict) else ""
+        if name != "built-in" and not context.user.may(client.workspace, "rw"):
             raise PermissionError(f"{context.user.id} may not register services in the workspace {client.workspace}")
+        if name == "default" and name not in client.services and "setup" in (info.get("service_schema") or ()):
+            await self._peer.call(client.full_id, "services.default.setup")
         self._hub.keep_service(client, info)
         return info
 
     def unregister_service(self, context: Context, service_id: str, *_: Value) -> None:
         """Unregister a service of the caller."""
         client = _client(context)
-        self._hub.drop_service(client, parse_id(service_id, client.workspace).name)
+        self._hub.drop_service(client, own_id(client, service_id).name)
 
     def get_service_info(self, context: Context, service_id: str, config: Value = None, **_: Value) -> dict[str, Value]:
         """Get what a service is, without its functions."""
@@ -171,15 +183,12 @@ class Manager:
 
     def list_services(self, context: Context, query: Value = None, *_: Value, **more: Value) -> list[dict[str, Value]]:
         """List services: all of the workspace, those of an id's pattern, or those with the given properties."""
-        asked = {"id": query} if isinstance(query, str) else {**(query or {}), **more}
+        asked = _options({"id": query} if isinstance(query, str) else query, more)
         workspace = str(asked.pop("workspace", context.workspace) or context.workspace)
         wanted = None
         if (text := asked.pop("id", None)) and text != "*":
-            if text.endswith("/*"):
-                workspace = text[:-2]
-            else:
-                wanted = parse_id(text if ":" in text or "/" in text else f"*:{text}", workspace)
-                workspace = wanted.workspace
+            wanted = parse_id(text, workspace)
+            workspace = wanted.workspace
         found = [each.info for each in self._hub.services.all(workspace, context.user, context.workspace)]
         found += self._apps.infos(workspace, context.user)
         found += [_info(describe()) for full_id, describe in self._hosted.items() if _is_in(full_id, workspace)]
@@ -202,9 +211,11 @@ class Manager:
 
     async def ping(self, context: Context, client_id: str, timeout: float = 5.0) -> Value:
         """Ask a client whether it is there."""
+        if not isinstance(client_id, str):
+            raise TypeError("the id of a client is text")
         full_id = client_id if "/" in client_id else f"{context.workspace}/{client_id}"
         _check(context, full_id.partition("/")[0], "r")
-        return await self._peer.call(full_id, "services.built-in.ping", "ping", timeout=timeout)
+        return await self._peer.call(full_id, "services.built-in.ping", "ping", timeout=_seconds(timeout))
 
     def subscribe(self, context: Context, topics: Value) -> bool:
         """Get events of these types from now on."""
@@ -237,11 +248,14 @@ class Manager:
 
     def generate_token(self, context: Context, config: Mapping[str, Value] | None = None, **more: Value) -> str:
         """Make a token: `workspace`, `permission` (read, read_write, admin), `expires_in` (s), `client_id`."""
-        config = {**(config or {}), **more}
+        config = _options(config, more)
         workspace = str(config.get("workspace") or context.workspace)
+        scopes = config.get("extra_scopes") or []
+        if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
+            raise TypeError("extra_scopes must be a list of texts")
         user = narrow(
             context.user, workspace, str(config.get("permission") or "read_write"), str(config.get("client_id") or ""),
-            tuple(config.get("extra_scopes") or ()),
+            tuple(scopes),
         )  # fmt: skip
         return self._tokens.issue(user, float(config.get("expires_in") or LIFE_S))
 
@@ -250,9 +264,11 @@ class Manager:
         return self._tokens.read(token).shown()
 
     def revoke_token(self, context: Context, token: str) -> str:
-        """Make a token worthless before it expires."""
-        _check(context, self._tokens.read(token).current_workspace or context.workspace, "a")
+        """Make a token worthless before it expires, and cut off who came with it."""
+        user = self._tokens.read_ended(token)
+        _check(context, user.current_workspace or context.workspace, "a")
         self._tokens.revoke(token)
+        self._hub.cut_off_token(user.token_id)
         return "Token revoked successfully"
 
     # The rest.
@@ -284,8 +300,25 @@ def _client(context: Context) -> Client:
     return context.client
 
 
+def _options(given: Value, more: Mapping[str, Value]) -> dict[str, Value]:
+    """Options as a map, by name, or both."""
+    if not isinstance(given, dict | None):
+        raise TypeError(f"options must be a map, not {given!r:.100}")
+    return {**(given or {}), **more}
+
+
+def _seconds(value: Value) -> float:
+    if not isinstance(value, int | float) or not 0 < value <= MOST_TIMEOUT_S:
+        raise ValueError(f"a timeout is more than 0 and at most {MOST_TIMEOUT_S:.0f} seconds, not {value!r:.100}")
+    return float(value)
+
+
+def _is_number(value: Value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not isnan(value)
+
+
 def _check(context: Context, workspace: str, permission: Permission) -> None:
-    if workspace != context.workspace and not context.user.may(workspace, permission):
+    if not context.user.may(workspace, permission):
         raise PermissionError(f"{context.user.id} has no permission for the workspace {workspace}")
 
 
@@ -293,6 +326,8 @@ def _topics(topics: Value) -> set[str]:
     names = [topics] if isinstance(topics, str) else topics
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TypeError("give a list of types of events, such as client_connected")
+    if any(len(name) > MOST_TOPIC_LENGTH for name in names):
+        raise ValueError(f"the type of an event has {MOST_TOPIC_LENGTH} characters at most")
     return set(names)
 
 
@@ -315,7 +350,7 @@ def _info(described: Mapping[str, Value]) -> dict[str, Value]:
 def _is_meant(info: dict[str, Value], query: Query) -> bool:
     meant = parse_id(str(info["id"]), query.workspace)
     return (
-        meant.name in (query.name, "*")
+        query.name in ("*", meant.name)
         and query.client_id in ("", meant.client_id)
         and query.app_id in ("", info.get("app_id"))
     )

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 from dockscale.hub.clients import MOST_SERVICES, Client, Service
 from dockscale.hub.tokens import User
-from dockscale.hub.wire import Value
+from dockscale.hub.wire import Value, pack
 
 _ID = re.compile(r"(?:([^/:@]+)/)?(?:([^/:@]+):)?([^/:@]+)(?:@([^/:@]+))?")
+
+MOST_INFO_BYTES = 2**18
+"""Size of a service's description without its functions."""
+_TEXTS = ("name", "type", "description", "app_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +28,13 @@ class Query:
         return f"{self.workspace}/{self.client_id or '*'}:{self.name}@{self.app_id or '*'}"
 
 
-def parse_id(text: str, workspace: str) -> Query:
+def parse_id(text: Value, workspace: str) -> Query:
     """Take a service's id apart; without a workspace it is `workspace`.
 
     Raises:
         ValueError: it is no id.
     """
-    match = _ID.fullmatch(text)
+    match = _ID.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise ValueError(f"{text!r} is no service id; write [workspace/][client:]service[@app]")
     client_id = match[2] or ""
@@ -48,23 +52,16 @@ class Services:
     def __init__(self) -> None:
         self._by_name: dict[tuple[str, str], dict[Client, Service]] = {}
 
-    def add(self, client: Client, info: dict[str, Value]) -> bool:
-        """Keep a service; tell whether it replaces one.
+    def add(self, client: Client, info: Value) -> Service:
+        """Keep a service, in place of one of the same name.
 
         Raises:
-            ValueError: what was sent describes no service.
+            ValueError: what was sent describes no service, or too much.
             PermissionError: it would be another client's.
         """
-        text = info.get("id")
-        if not isinstance(text, str):
-            raise ValueError("a service needs an id")
-        query = parse_id(text, client.workspace)
-        if (query.workspace, query.client_id or client.client_id) != (client.workspace, client.client_id):
-            raise PermissionError(f"{client.full_id} cannot register {text}: it is not its own")
-        if not isinstance(info.get("config", {}), dict | None):
-            raise ValueError("the config of a service must be a map")
-        known = query.name in client.services
-        if not known and len(client.services) >= MOST_SERVICES:
+        _check(info)
+        query = own_id(client, info["id"])
+        if query.name not in client.services and len(client.services) >= MOST_SERVICES:
             raise ValueError(f"a client may register {MOST_SERVICES} services at most")
         whole = info | {"id": f"{client.full_id}:{query.name}", "app_id": query.app_id or info.get("app_id") or "*"}
         if client.place is not None:
@@ -72,7 +69,7 @@ class Services:
         service = Service(client, query.name, whole)
         client.services[query.name] = service
         self._by_name.setdefault((client.workspace, query.name), {})[client] = service
-        return known
+        return service
 
     def remove(self, client: Client, name: str) -> dict[str, Value]:
         """Forget a service and return how it was described.
@@ -88,10 +85,6 @@ class Services:
         if not others:
             del self._by_name[client.workspace, name]
         return service.info
-
-    @staticmethod
-    def public_info(client: Client, info: dict[str, Value]) -> dict[str, Value]:
-        return client.services[parse_id(info["id"], client.workspace).name].info
 
     def find(self, query: Query, user: User, own_workspace: str) -> list[Service]:
         """The services that are meant, as far as `user` may use them."""
@@ -117,6 +110,33 @@ class Services:
 
     def __len__(self) -> int:
         return sum(len(services) for services in self._by_name.values())
+
+
+def own_id(client: Client, text: Value) -> Query:
+    """Take the id of a client's own service apart.
+
+    Raises:
+        ValueError: it is no id.
+        PermissionError: it is another client's.
+    """
+    query = parse_id(text, client.workspace)
+    if (query.workspace, query.client_id or client.client_id) != (client.workspace, client.client_id):
+        raise PermissionError(f"{text} is not a service of {client.full_id}")
+    return query
+
+
+def _check(info: Value) -> None:
+    """See that what a client sent describes a service: others will read it."""
+    if not isinstance(info, dict) or not isinstance(info.get("id"), str):
+        raise ValueError("a service needs an id")
+    config = info.get("config") or {}
+    if not isinstance(config, dict):
+        raise ValueError("the config of a service must be a map")
+    for name, value in [*((name, info.get(name)) for name in _TEXTS), ("visibility", config.get("visibility"))]:
+        if not isinstance(value, str | None):
+            raise ValueError(f"the {name} of a service must be text")
+    if (size := len(pack(info))) > MOST_INFO_BYTES:
+        raise ValueError(f"a service may be described by {MOST_INFO_BYTES} bytes at most, not {size}")
 
 
 def may_use(service: Service, user: User, own_workspace: str) -> bool:

@@ -6,8 +6,7 @@ from collections import deque
 from typing import cast
 
 import structlog
-from websockets.exceptions import InvalidState
-from websockets.frames import CTRL_OPCODES, CloseCode, Frame, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
@@ -28,10 +27,15 @@ ALIVE_S = 2.0
 """Within this the holder of a client id must answer when another one wants it."""
 MOST_WAITING_BYTES = 2**24
 """What may wait for a client; then who sends to it is not read from."""
+MOST_KEPT_BYTES = 4 * MOST_WAITING_BYTES
+"""What may wait for a client at all, whoever sent it; then it is cut off."""
 STALLED_S = 15.0
-"""Seconds that a client may take nothing of what waits for it; then it is cut off."""
+LEAST_TAKEN_BYTES = 2**16
+"""What a client for which too much waits must take of it each `STALLED_S`; else it is cut off."""
 AT_ONCE = 64
 """Messages of one client that are dealt with before others have their turn."""
+PIECE_BYTES = 2**15
+"""Bytes of one client that are taken apart before others have their turn."""
 _LINGER_S = 2.0
 
 
@@ -72,17 +76,23 @@ class Socket(asyncio.Protocol):
         self._base_url = ""
         self._frames = ServerProtocol(max_size=MOST_BYTES)
         self._client: Client | None = None
-        self._greeting = False
         self._heard_at = self._began_at = door.loop.time()
-        self._parts: list[bytes] = []
+        self._begun = bytearray()
         self._kind = Opcode.BINARY
+        self._unread: deque[bytes] = deque()
         self._todo: deque[tuple[Opcode, bytes]] = deque()
+        self._over = False
+        """Nothing of the client is heard any more."""
         self._holds = 0
         self._flushes = False
         """What is to be sent will be, as soon as what has come has been dealt with."""
         self._full = False
+        self._written = 0
         self._held: set[Link] = set()
         self._stalled: asyncio.TimerHandle | None = None
+        self._ends = False
+        """Both sides have closed the WebSocket, or it broke."""
+        self._end: asyncio.TimerHandle | None = None
         self._pong: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -90,35 +100,23 @@ class Socket(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self._written = self.transport.get_write_buffer_size()
         self.transport.set_write_buffer_limits(high=MOST_WAITING_BYTES, low=MOST_WAITING_BYTES // 2)
         self._door.sockets.add(self)
         self.data_received(self._head)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.sockets.discard(self)
-        self._todo.clear()
+        self._forget()
         self.resume_writing()
+        if self._end is not None:
+            self._end.cancel()
         for task in self._tasks:
             task.cancel()
-        client, self._client = self._client, None
-        if client is not None:
-            self._door.hub.disconnect(client)
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._door.loop.time()
-        self._frames.receive_data(data)
-        answers = False
-        for event in self._frames.events_received():
-            if isinstance(event, Request):
-                scheme = event.headers.get("X-Forwarded-Proto", "http")
-                self._base_url = f"{scheme}://{event.headers.get('Host', '')}"
-                self._frames.send_response(self._frames.accept(event))
-                answers = True
-            elif isinstance(event, Frame):
-                self._collect(event)
-                answers = answers or event.opcode in CTRL_OPCODES
-        if answers or self._frames.state is not State.OPEN:
-            self._flush()
+        self._unread += (data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES))
         self._work()
 
     def eof_received(self) -> bool:
@@ -128,25 +126,33 @@ class Socket(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._full = True
-        self._check_pace(self.transport.get_write_buffer_size() + 1)
+        self.hold()  # what it asks for would come on top
+        self._check_pace(-LEAST_TAKEN_BYTES)
 
     def resume_writing(self) -> None:
+        if not self._full:
+            return
         self._full = False
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
         held, self._held = self._held, set()
-        for sender in held:
-            sender.release()
+        for link in (*held, self):
+            link.release()
 
-    def _check_pace(self, before: int) -> None:
-        """Cut off a client that has taken nothing of what waits for it."""
-        left = self.transport.get_write_buffer_size()
-        if left >= before:
-            log.warning("rpc_client_stalled", client=repr(self._client), waiting_bytes=left)
-            self.transport.abort()
+    def _check_pace(self, taken_before: int) -> None:
+        """Cut off a client that takes too little of what waits for it."""
+        taken = self._written - self.transport.get_write_buffer_size()
+        if taken - taken_before < LEAST_TAKEN_BYTES:
+            self._cut_off()
         else:
-            self._stalled = self._door.loop.call_later(STALLED_S, self._check_pace, left)
+            self._stalled = self._door.loop.call_later(STALLED_S, self._check_pace, taken)
+
+    def _cut_off(self) -> None:
+        log.warning(
+            "rpc_client_stalled", client=repr(self._client), waiting_bytes=self.transport.get_write_buffer_size()
+        )
+        self.transport.abort()
 
     # Messages.
 
@@ -159,31 +165,47 @@ class Socket(asyncio.Protocol):
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             return
         if frame.opcode is not Opcode.CONT:
-            self._kind, self._parts = frame.opcode, []
-        self._parts.append(bytes(frame.data))
+            self._kind = frame.opcode
+        if frame.fin and not self._begun:
+            self._todo.append((self._kind, bytes(frame.data)))
+            return
+        self._begun += frame.data
         if frame.fin:
-            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-            self._todo.append((self._kind, data))
-            self._parts = []
+            self._todo.append((self._kind, bytes(self._begun)))
+            self._begun.clear()
 
     def _work(self) -> None:
-        """Deal with what has come, a bounded number at once and none while it is held."""
+        """Deal with what has come, a bounded part of it at once and none while it is held."""
+        if not self._holds and not self._todo and self._unread:
+            self._take_apart(self._unread.popleft())
         for _ in range(AT_ONCE):
-            if not self._todo or self._holds or self._greeting:
-                return
-            kind, data = self._todo.popleft()
-            try:
-                self._take(kind, data)
-            except Malformed as error:
-                self.close(CloseCode.INVALID_DATA, str(error))
-                return
-            except Exception:
-                log.exception("rpc_message_failed", client=repr(self._client))
-                self.close(CloseCode.INTERNAL_ERROR, "a bug in dockscale")
-                return
-        if self._todo:
+            if self._holds or not self._todo:
+                break
+            self._try(*self._todo.popleft())
+        self._flush()
+        if not self._holds and (self._todo or self._unread):
             self.hold()
             self._door.loop.call_soon(self.release)
+
+    def _take_apart(self, data: bytes) -> None:
+        self._frames.receive_data(data)
+        for event in self._frames.events_received():
+            if isinstance(event, Request):
+                scheme = event.headers.get_all("X-Forwarded-Proto") or ["http"]
+                host = event.headers.get_all("Host") or [""]
+                self._base_url = f"{scheme[0]}://{host[0]}"
+                self._frames.send_response(self._frames.accept(event))
+            elif isinstance(event, Frame) and not self._over:
+                self._collect(event)
+
+    def _try(self, kind: Opcode, data: bytes) -> None:
+        try:
+            self._take(kind, data)
+        except Malformed as error:
+            self.close(CloseCode.INVALID_DATA, str(error))
+        except Exception:
+            log.exception("rpc_message_failed", client=repr(self._client))
+            self.close(CloseCode.INTERNAL_ERROR, "a bug in dockscale")
 
     def _take(self, kind: Opcode, data: bytes) -> None:
         if self._client is not None and kind is Opcode.BINARY:
@@ -204,11 +226,14 @@ class Socket(asyncio.Protocol):
                 token = self._door.hub.reconnection_token(self._client)
                 self.tell({"type": "reconnection_token", "reconnection_token": token})
 
-    def _greet(self, hello: dict[str, Value], *, replace: bool = False) -> None:
+    def _greet(self, hello: dict[str, Value], dead: Client | None = None) -> None:
         try:
-            self._client, welcome = self._door.hub.connect(self, hello, self._base_url, replace=replace)
+            self._client, welcome = self._door.hub.connect(self, hello, self._base_url, dead=dead)
         except Taken as error:
-            self._greeting = True
+            if dead is not None:
+                self._refuse(error)  # somebody else was faster
+                return
+            self.hold()
             task = self._door.loop.create_task(self._dispute(hello, error), name="rpc dispute")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -219,13 +244,11 @@ class Socket(asyncio.Protocol):
 
     async def _dispute(self, hello: dict[str, Value], taken: Taken) -> None:
         """Let a client have the id of another one that does not answer any more."""
-        alive = await taken.holder.link.answers()
-        self._greeting = False
-        if alive:
+        if await taken.holder.link.answers():
             self._refuse(taken)
-        else:
-            self._greet(hello, replace=True)
-            self._work()
+        elif not self._over:
+            self._greet(hello, taken.holder)
+        self.release()
 
     def _refuse(self, error: Refused) -> None:
         log.info("rpc_client_refused", address=self._address, why=str(error))
@@ -235,16 +258,20 @@ class Socket(asyncio.Protocol):
     # What the hub does.
 
     def send(self, frame: bytes) -> None:
-        if self._frames.state is State.OPEN:
+        if self._open:
             self._frames.send_binary(frame)
             if not self._flushes:
                 self._flushes = True
                 self._door.loop.call_soon(self._flush)
 
     def tell(self, said: dict[str, Value]) -> None:
-        if self._frames.state is State.OPEN:
+        if self._open:
             self._frames.send_text(json.dumps(said).encode())
             self._flush()
+
+    @property
+    def _open(self) -> bool:
+        return self._frames.state is State.OPEN and not self.transport.is_closing()
 
     def throttle(self, sender: Link) -> None:
         if self._full and sender is not self and sender not in self._held:
@@ -263,32 +290,44 @@ class Socket(asyncio.Protocol):
             self._work()
 
     def close(self, code: int, why: str) -> None:
-        try:
-            self._frames.send_close(code, why.encode()[:120].decode(errors="ignore"))
-        except InvalidState:
-            self.transport.abort()
-            return
-        self._flush()
-        self._door.loop.call_later(_LINGER_S, self.transport.abort)
+        self._forget()
+        if self._open:
+            self._frames.send_close(code, why.encode(errors="replace")[:120].decode(errors="ignore"))
+            self._flush()
+        self._linger()
+
+    def _forget(self) -> None:
+        """Hear the client no more."""
+        self._over = True
+        self._unread.clear()
+        self._todo.clear()
+        client, self._client = self._client, None
+        if client is not None:
+            self._door.hub.disconnect(client)
+
+    def _linger(self) -> None:
+        """Leave the client a little time to take what was written."""
+        if self._end is None:
+            self._end = self._door.loop.call_later(_LINGER_S, self.transport.abort)
 
     async def answers(self) -> bool:
         """Tell whether the client still answers."""
-        self._pong = self._door.loop.create_future()
-        self._ping()
-        try:
-            async with asyncio.timeout(ALIVE_S):
-                await self._pong
-        except TimeoutError:
-            return False
-        return True
+        if self._holds:
+            return True  # it spoke, and is not heard only because of others
+        if self._pong is None or self._pong.done():
+            self._pong = self._door.loop.create_future()
+            self._ping()
+        done, _ = await asyncio.wait([self._pong], timeout=ALIVE_S)
+        return bool(done)
 
     def look(self, now: float) -> None:
         """Ask a silent client whether it is there, and give up one that is dead."""
         silent = now - self._heard_at
         if self._client is None:
             if now - self._began_at > HELLO_S:
-                self._refuse(Refused(f"nothing said who connects within {HELLO_S:g} s"))
-        elif self._client.place is not None and self._client.place[1].frozen:
+                # No error is told: for a client that comes back, which may only be slow, it would be the end.
+                self.close(CloseCode.TRY_AGAIN_LATER, f"nothing said who connects within {HELLO_S:g} s")
+        elif self._holds or (self._client.place is not None and self._client.place[1].frozen):
             self._heard_at = now
         elif silent > DEAD_AFTER_S:
             self.close(CloseCode.GOING_AWAY, f"nothing was heard for {silent:.0f} s")
@@ -296,19 +335,23 @@ class Socket(asyncio.Protocol):
             self._ping()
 
     def _ping(self) -> None:
-        if self._frames.state is State.OPEN:
+        if self._open:
             self._frames.send_ping(b"")
             self._flush()
 
     def _flush(self) -> None:
         """Write what is there to be sent in one go: to write each frame by itself costs more than to route it."""
         self._flushes = False
-        data = self._frames.data_to_send()
-        self.transport.write(b"".join(data))
-        if data and not data[-1]:  # the package's sign that nothing more will come
+        if parts := self._frames.data_to_send():
+            data = b"".join(parts)
+            self._written += len(data)
+            self.transport.write(data)
+            self._ends = self._ends or not parts[-1]  # the package's sign that nothing more will come
+        if self._full and self.transport.get_write_buffer_size() > MOST_KEPT_BYTES:
+            self._cut_off()
+        if self._ends and not self._todo and not self._unread and not self.transport.is_closing():
             self.transport.close()
-        if self._frames.state is State.CLOSED or self._frames.parser_exc is not None:
-            self.transport.close()
+            self._linger()
 
     def __repr__(self) -> str:
         return f"<Socket {self._client!r} {self._frames.state.name}>"
@@ -317,7 +360,7 @@ class Socket(asyncio.Protocol):
 def _read_json(data: bytes) -> dict[str, Value]:
     try:
         said = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Malformed(f"text that is no JSON: {error}") from None
     if not isinstance(said, dict):
         raise Malformed("JSON text that is no object")

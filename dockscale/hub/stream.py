@@ -78,7 +78,7 @@ class Streams:
         except Taken as taken:
             if await taken.holder.link.answers():
                 raise
-            return self._hub.connect(stream, hello, base_url, replace=True)
+            return self._hub.connect(stream, hello, base_url, dead=taken.holder)
 
     async def _take(self, request: Request, asked: dict[str, str], token: str) -> None:
         frame = await request.read_all(MOST_BYTES)

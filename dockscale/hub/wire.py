@@ -16,6 +16,10 @@ _HEADER_FIRST = 4096
 _FEW = 0x8F
 """How the largest map begins that tells its size in its first byte."""
 _TEXTS = ("type", "to", "method", "session", "parent")
+_OF_HEADER = frozenset({*_TEXTS, "from", "ws", "user", "ctx"})
+"""What clients believe wherever in a frame it is. So it must not be in a body, which is not read on its way."""
+LEAST_BEAT_S, MOST_BEAT_S = 0.1, 3600.0
+"""Between these is every pace of heartbeats, whatever a caller asks for."""
 
 Value = Any
 """What msgpack carries: None, bool, numbers, text, bytes, lists and maps."""
@@ -62,6 +66,45 @@ class Message:
             Malformed: it is no map.
         """
         return _map(unpack(self.body), "the body") if self.body else {}
+
+    def arguments(self) -> tuple[list[Value], dict[str, Value]]:
+        """Unpack what a call gives to its function: by position, and by name.
+
+        Raises:
+            Malformed: the body is no map, or the arguments are no list and no map of names.
+        """
+        call = self.read_body()
+        args, named = call.get("args") or [], {}
+        if not isinstance(args, list):
+            raise Malformed("the arguments are no list")
+        if call.get("with_kwargs"):
+            if not args:
+                raise Malformed("the arguments by name are missing")
+            named = _map(args.pop(), "the arguments by name")
+            if not all(isinstance(name, str) for name in named):
+                raise Malformed("the name of an argument is no text")
+        return args, named
+
+    def check_body(self) -> None:
+        """See that the body is a map, and says nothing that only the header may say.
+
+        Raises:
+            Malformed: it is not so.
+        """
+        if not self.body:
+            return
+        unpacker = msgpack.Unpacker(max_buffer_size=len(self.body) + 1)
+        unpacker.feed(self.body)
+        try:
+            for _ in range(unpacker.read_map_header()):
+                name = unpacker.unpack()
+                if isinstance(name, str) and name in _OF_HEADER:
+                    raise Malformed(f"{name!r} belongs into the header")
+                unpacker.skip()
+        except Malformed:
+            raise
+        except Exception as error:  # see `_first`
+            raise Malformed(f"the body is no msgpack map: {error or type(error).__name__}") from None
 
     def __repr__(self) -> str:
         header = self.header
@@ -116,7 +159,7 @@ def unpack(data: bytes) -> Value:
     """
     try:
         return msgpack.unpackb(data, strict_map_key=False)
-    except Exception as error:  # see above
+    except Exception as error:  # see `_first`
         raise Malformed(f"the body is no msgpack: {error or type(error).__name__}") from None
 
 
@@ -150,9 +193,15 @@ def promised_every(message: Message) -> float:
     """
     tail = message.body[-11:]
     if tail[:3] == b"\xa1t\xcb":
-        seconds: float = struct.unpack(">d", tail[3:])[0]
-        return seconds
-    return float(tail[-1]) if tail[-3:-1] == b"\xa1t" and tail[-1] < 0x80 else 0.0
+        return beat_s(struct.unpack(">d", tail[3:])[0])
+    return beat_s(tail[-1]) if tail[-3:-1] == b"\xa1t" and tail[-1] < 0x80 else 0.0
+
+
+def beat_s(asked: Value) -> float:
+    """A pace of heartbeats that can be kept; 0 if none was asked for."""
+    if not isinstance(asked, int | float) or not asked > 0:
+        return 0.0
+    return min(max(float(asked), LEAST_BEAT_S), MOST_BEAT_S) if asked < MOST_BEAT_S else MOST_BEAT_S
 
 
 def error_value(text: str) -> dict[str, Value]:
