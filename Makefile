@@ -35,8 +35,8 @@ format: dev ## format the code, repair what can be repaired
 docs: venv ## write docs/labels.md and docs/settings.md from the code
 	@.venv/bin/dockscale labels --markdown > docs/labels.md
 	@.venv/bin/dockscale settings --markdown > docs/settings.md
-bench: images ## measure how it scales, decisions and places, and the proxy next to others
-	@scripts/compile.sh && PYTHONPATH=build/compiled:. $(PY) -P -m bench.scaling && $(PY) -m bench.core && $(PY) -m bench.proxies
+bench: images ## measure how it scales, decisions and places, the proxy and the hub next to others
+	@scripts/compile.sh && PYTHONPATH=build/compiled:. $(PY) -P -m bench.scaling && $(PY) -m bench.core && $(PY) -m bench.proxies && $(PY) -m bench.rpc
 clean: ## remove .venv and what tools have left behind
 	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -62,11 +62,13 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[max(0, ceil(share * len(values)) - 1)]
 
 
-def closed_loop(address: Address, path: str, seconds: int, upload: int = 0) -> Counted:
+def closed_loop(
+    address: Address, path: str, seconds: int, upload: int = 0, connections: int = CONNECTIONS, host: str = HOST
+) -> Counted:
     """Run wrk on this process's core."""
-    host, port = address
-    argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "-H", f"Host: {HOST}"]
-    argv += ["-s", str(Path(__file__).with_name("wrk.lua")), f"http://{host}:{port}{path}"]
+    ip, port = address
+    argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-H", f"Host: {host}"]
+    argv += ["-s", str(Path(__file__).with_name("wrk.lua")), f"http://{ip}:{port}{path}"]
     argv += ["--", str(upload)] if upload else []
     done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=seconds + 30)
     for line in done.stdout.splitlines():

@@ -22,7 +22,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ from tests.support.process import free_port
 
 HOST = "bench.localhost"
 """What every request names as its host: dockscale finds the app by it."""
-READY_S = 20.0
+READY_S = 60.0
 COMPILED = Path(__file__).parent.parent / "build" / "compiled"
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -196,6 +196,7 @@ def _dockscale(place: Place, env: Mapping[str, str]) -> Command:
         "DOCKSCALE_HOST": "127.0.0.1",
         "DOCKSCALE_PORT": str(place.port),
         "DOCKSCALE_ADMIN_PORT": str(free_port()),
+        "DOCKSCALE_DATA_DIR": str(place.folder),
     }
     # -P: not this folder's source, unless that is what is installed.
     return Command((sys.executable, "-P", "-m", "dockscale.cli", "serve"), {**settings, **env})
@@ -265,35 +266,44 @@ def running(name: str, folder: Path, origin: Address, only: str, core: int) -> I
     here = folder / f"{name}-{time.monotonic_ns()}"
     here.mkdir()
     place = Place(here, free_port(), origin, only)
-    command = PROXIES[name](place)
-    with (here / "output").open("wb") as output:
+    with started(name, PROXIES[name](place), place, core, answers) as proxy:
+        yield proxy
+
+
+@contextmanager
+def started(
+    name: str, command: Command, place: Place, core: int, answering: Callable[[Address], bool]
+) -> Iterator[Proxy]:
+    """Start a server on one core, wait until it answers on its port, and end it."""
+    output = place.folder / "output"
+    with output.open("wb") as told:
         process = subprocess.Popen(
-            ["taskset", "-c", str(core), *command.argv], env=_environment(command.env), cwd=here,
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            ["taskset", "-c", str(core), *command.argv], env=_environment(command.env), cwd=place.folder,
+            stdin=subprocess.DEVNULL, stdout=told, stderr=told, start_new_session=True,
         )  # fmt: skip
     try:
         address = ("127.0.0.1", place.port)
-        _await_ready(name, process, address, here / "output")
+        _await_ready(name, process, lambda: answering(address), output)
         yield Proxy(address, (process.pid, *_children(process.pid)))
     finally:
         _end(process)
 
 
-def _await_ready(name: str, process: "subprocess.Popen[bytes]", address: Address, output: Path) -> None:
+def _await_ready(name: str, process: "subprocess.Popen[bytes]", ready: Callable[[], bool], output: Path) -> None:
     end = time.monotonic() + READY_S
     while time.monotonic() < end and process.poll() is None:
-        if answers(address):
+        if ready():
             return
         time.sleep(0.02)
     told = output.read_text(errors="replace")[-2000:]
     raise SystemExit(f"bench: {name} does not answer. What it said:\n{told}")
 
 
-def answers(address: Address) -> bool:
+def answers(address: Address, path: str = "/12", host: str = HOST) -> bool:
     """Whether a request through this address comes back well."""
     connection = http.client.HTTPConnection(*address, timeout=5)
     try:
-        connection.request("GET", "/12", headers={"Host": HOST})
+        connection.request("GET", path, headers={"Host": host})
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

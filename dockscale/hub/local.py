@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import structlog
@@ -52,7 +52,11 @@ Functions = Mapping[str, "Function | Functions"]
 
 
 class RemoteError(Exception):
-    """The peer that was called says that it failed."""
+    """The peer that was called says that it failed. `trace` is where in its own program; empty: it was not reached."""
+
+    def __init__(self, message: str, trace: str = "") -> None:
+        super().__init__(message)
+        self.trace = trace
 
 
 class CallTimeout(Exception):
@@ -203,7 +207,7 @@ class LocalPeer:
         if name == "heartbeat":
             return
         if name not in ("resolve", "reject"):
-            self._run(session.functions.get(name), message, sender)
+            self._run(session.functions.get(name), message, sender, counted=False)
             return
         try:
             [value] = message.read_body().get("args") or [None]
@@ -213,7 +217,8 @@ class LocalPeer:
         if name == "resolve":
             session.settle(value)
         else:
-            session.fail(RemoteError(value.get("_rvalue") if isinstance(value, dict) else str(value)))
+            told = value if isinstance(value, dict) else {"_rvalue": value}
+            session.fail(RemoteError(str(told.get("_rvalue")), str(told.get("_rtrace") or "")))
 
     def _find(self, method: str) -> Function | None:
         found: Any = self._services
@@ -221,7 +226,8 @@ class LocalPeer:
             found = found.get(name) if isinstance(found, Mapping) else None
         return found if callable(found) else None
 
-    def _run(self, function: Function | None, message: Message, sender: Peer) -> None:
+    def _run(self, function: Function | None, message: Message, sender: Peer, *, counted: bool = True) -> None:
+        """Call a function. Those of a session are not `counted`: that would set a bound to an instance's requests."""
         client = sender if isinstance(sender, Client) else None
         try:
             if function is None:
@@ -243,7 +249,7 @@ class LocalPeer:
         promise = call.get("promise")
         every = promise.get("interval") if isinstance(promise, dict) else call.get("t")
         task = self._tasks.create_task(self._await(value, message, every or 0.0), name=f"rpc {message.method}")
-        if client is not None:
+        if client is not None and counted:
             client.asked += 1
             if client.asked >= MOST_ASKED:
                 client.link.hold()
@@ -366,9 +372,24 @@ class LocalPeer:
         message.vouched = vouched or _own(session.target.partition("/")[0])
         self.send(message)
 
-    def tell(self, target: str, method: str) -> None:
-        """Call a function of a peer and do not wait for what it answers."""
-        self.send(Message({"type": "method", "to": target, "method": method}, body([])))
+    def tell(self, target: str, method: str, *args: Value) -> None:
+        """Call a function of a peer and do not wait for its answer, which is wanted all the same: calls are counted."""
+        header = {"type": "method", "to": target, "method": method, "session": uuid.uuid4().hex}
+        self.send(Message(header, body([*args], promise="*", t=CALL_S / 2)))
+
+    def callback(self, context: Context, value: Value) -> Callable[..., None]:
+        """A function that a caller gave along with its call, as one that does not wait for it; None does nothing.
+
+        Raises:
+            TypeError: it is no function, or one that the caller did not make for its call.
+        """
+        if value is None:
+            return lambda *_: None
+        method = value.get("_rmethod") if isinstance(value, dict) else None
+        # Whatever it says, only the caller itself is called, and no service: dockscale may call more than its callers.
+        if not isinstance(method, str) or method.startswith("services."):
+            raise TypeError("a callback must be a function of the caller")
+        return partial(self.tell, context.caller, method)
 
     def peer_left(self, full_id: str) -> None:
         """Forget a peer: its calls, and ours to it."""

@@ -7,7 +7,7 @@ from typing import cast
 
 import structlog
 from websockets.exceptions import InvalidState
-from websockets.frames import CloseCode, Frame, Opcode
+from websockets.frames import CTRL_OPCODES, CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
@@ -78,6 +78,8 @@ class Socket(asyncio.Protocol):
         self._kind = Opcode.BINARY
         self._todo: deque[tuple[Opcode, bytes]] = deque()
         self._holds = 0
+        self._flushes = False
+        """What is to be sent will be, as soon as what has come has been dealt with."""
         self._full = False
         self._held: set[Link] = set()
         self._stalled: asyncio.TimerHandle | None = None
@@ -105,14 +107,18 @@ class Socket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._door.loop.time()
         self._frames.receive_data(data)
+        answers = False
         for event in self._frames.events_received():
             if isinstance(event, Request):
                 scheme = event.headers.get("X-Forwarded-Proto", "http")
                 self._base_url = f"{scheme}://{event.headers.get('Host', '')}"
                 self._frames.send_response(self._frames.accept(event))
+                answers = True
             elif isinstance(event, Frame):
                 self._collect(event)
-        self._flush()
+                answers = answers or event.opcode in CTRL_OPCODES
+        if answers or self._frames.state is not State.OPEN:
+            self._flush()
         self._work()
 
     def eof_received(self) -> bool:
@@ -231,7 +237,9 @@ class Socket(asyncio.Protocol):
     def send(self, frame: bytes) -> None:
         if self._frames.state is State.OPEN:
             self._frames.send_binary(frame)
-            self._flush()
+            if not self._flushes:
+                self._flushes = True
+                self._door.loop.call_soon(self._flush)
 
     def tell(self, said: dict[str, Value]) -> None:
         if self._frames.state is State.OPEN:
@@ -293,11 +301,12 @@ class Socket(asyncio.Protocol):
             self._flush()
 
     def _flush(self) -> None:
-        for data in self._frames.data_to_send():
-            if data:
-                self.transport.write(data)
-            elif not self.transport.is_closing():
-                self.transport.close()
+        """Write what is there to be sent in one go: to write each frame by itself costs more than to route it."""
+        self._flushes = False
+        data = self._frames.data_to_send()
+        self.transport.write(b"".join(data))
+        if data and not data[-1]:  # the package's sign that nothing more will come
+            self.transport.close()
         if self._frames.state is State.CLOSED or self._frames.parser_exc is not None:
             self.transport.close()
 

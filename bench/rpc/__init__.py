@@ -1,0 +1,1 @@
+"""dockscale's hub next to a Hypha server, with the same unmodified clients on both."""
