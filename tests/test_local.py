@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from dockscale.claim import TooLate
+from dockscale.core.app import App
 from dockscale.core.routes import ToApp, ToHub
 from dockscale.proxy.local import LocalRequest
 from dockscale.proxy.peer import HELD_AT
@@ -81,6 +82,9 @@ class Served:
     def socket(self, head: bytes, address: str) -> asyncio.Protocol:
         self.sockets.append((head, address))
         return Echo(self.told)
+
+    def refusal(self, app: App, authorization: bytes, cookie: bytes) -> tuple[int, str, str] | None:
+        return None
 
     def has_service(self, workspace: str, name: str) -> bool:
         return (workspace, name) in self.services

@@ -6,11 +6,11 @@ from typing import Protocol
 from dockscale.claim import Wake, claim
 from dockscale.core.app import App
 from dockscale.core.pool import Instance, State
-from dockscale.core.spec import SelectionMode
+from dockscale.core.spec import SelectionMode, Visibility
 from dockscale.hub.calls import virtual_id
 from dockscale.hub.clients import Client, Service
 from dockscale.hub.local import Context
-from dockscale.hub.services import Query, Services, may_use
+from dockscale.hub.services import Query, Services, may_reach, may_use
 from dockscale.hub.tokens import User
 from dockscale.hub.wire import Value, pack, retarget, unpack
 
@@ -61,6 +61,8 @@ class AppServices:
         if app is None:
             return None
         if not app.spec.speaks_rpc:
+            if not may_reach(app.spec, context.user, context.workspace):
+                raise PermissionError(f"{app.app_id} is protected in the workspace {app.spec.workspace}")
             return self.http(app)
         service = await self.first(app, lambda each: each.name == query.name, context, query.name)
         if mode.startswith("select:") or mode == "exact":
@@ -124,7 +126,8 @@ class AppServices:
                 "config": {"workspace": app.spec.workspace, "visibility": "protected"},
             }
             for app in self._apps.values()
-            if workspace in ("*", app.spec.workspace) and user.may(app.spec.workspace, "r")
+            if workspace in ("*", app.spec.workspace) and app.spec.visibility is not Visibility.UNLISTED
+            if user.may(app.spec.workspace, "r")
         ]
 
 

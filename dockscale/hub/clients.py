@@ -5,6 +5,7 @@ from typing import Protocol
 
 from dockscale.core.app import App
 from dockscale.core.pool import Instance
+from dockscale.core.spec import Visibility
 from dockscale.hub.tokens import User
 from dockscale.hub.wire import Message, Value, vouch
 
@@ -61,7 +62,9 @@ class Service:
 
     @property
     def public(self) -> bool:
-        """Other workspaces may use it."""
+        """Other workspaces may use it. Nothing of a protected app is public."""
+        if self.client.place is not None and self.client.place[0].spec.visibility is Visibility.PROTECTED:
+            return False
         return (self.info.get("config") or {}).get("visibility") in PUBLIC
 
     @property

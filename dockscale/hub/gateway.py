@@ -14,7 +14,7 @@ from dockscale.hub.clients import Client
 from dockscale.hub.hub import SHARED, Hub
 from dockscale.hub.local import CallTimeout, Context, LocalPeer, RemoteError
 from dockscale.hub.manager import Manager
-from dockscale.hub.services import parse_id
+from dockscale.hub.services import may_reach, parse_id
 from dockscale.hub.stream import Streams
 from dockscale.hub.tokens import BadToken, Tokens, User, anonymous, from_header
 from dockscale.hub.web import CORS, Request, last_error, preflight, tell, to_json
@@ -117,6 +117,20 @@ class Gateway:
         if target.kind not in asgi.TYPES:
             raise KeyError(f"the service {name} answers no HTTP: its type is {target.kind}, not asgi or functions")
         await asgi.answer(self._peer, request, target, f"/{rest[0]}{more}", user)
+
+    def refusal(self, app: App, authorization: bytes, cookie: bytes) -> tuple[int, str, str] | None:
+        """Why a request may not use a protected app, as status, word and sentence; None if it may."""
+        if self._auth == "none":
+            return None
+        try:
+            token = from_header(authorization, cookie)
+            user = self._tokens.read(token) if token else anonymous(SHARED, self._auth)
+        except BadToken as error:
+            return 401, "bad_token", str(error)
+        if may_reach(app.spec, user, ""):
+            return None
+        told = f"{app.app_id} is protected: send a token that may read the workspace {app.spec.workspace}"
+        return 401 if user.anonymous else 403, "permission_error", told
 
     def has_service(self, workspace: str, name: str) -> bool:
         """Tell whether there is such a service, or an app that may have it."""

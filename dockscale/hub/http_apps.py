@@ -15,6 +15,7 @@ from dockscale.core.app import App
 from dockscale.core.pool import Clock, Instance, NoPlace
 from dockscale.hub.calls import status_of
 from dockscale.hub.local import Context, Function, Functions, LocalPeer
+from dockscale.hub.services import may_reach
 from dockscale.hub.wire import Value
 
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -72,7 +73,7 @@ class HttpApps:
     def _functions(self, app_id: str) -> Functions:
         async def request(context: Context, method: str, path: str = "/", **options: Value) -> dict[str, Value]:
             """Make a request; return `status`, `headers` and `body`, whatever the status is."""
-            status, headers, body = await self._ask(app_id, method, path, **options)
+            status, headers, body = await self._ask(app_id, context, method, path, **options)
             return {"status": status, "headers": headers, "body": body}
 
         return {"request": request} | {method: self._named(app_id, method) for method in METHODS}
@@ -80,7 +81,7 @@ class HttpApps:
     def _named(self, app_id: str, method: str) -> Function:
         async def ask(context: Context, path: str = "/", data: Value = None, **options: Value) -> Value:
             """Make a request; return its answer. `data` is sent as JSON, or as it is if it is bytes or text."""
-            status, headers, body = await self._ask(app_id, method, path, data=data, **options)
+            status, headers, body = await self._ask(app_id, context, method, path, data=data, **options)
             if status >= 300:
                 raise HttpError(f"{app_id} answered {method.upper()} {path} with {status}: {_told(headers, body)}")
             return body
@@ -88,10 +89,10 @@ class HttpApps:
         return ask
 
     async def _ask(
-        self, app_id: str, method: str, path: str, data: Value = None, json: Value = None,
+        self, app_id: str, context: Context, method: str, path: str, data: Value = None, json: Value = None,
         params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None,
     ) -> tuple[int, dict[str, str], Value]:  # fmt: skip
-        app, method = self._app(app_id), method.upper()
+        app, method = self._app(app_id, context), method.upper()
         if method not in _ALL:
             raise ValueError(f"{method!r} is none of {', '.join(sorted(_ALL))}")
         if not path.startswith("/"):
@@ -157,10 +158,12 @@ class HttpApps:
         except aiohttp.ClientError as error:
             raise NoAnswer(f"{app.app_id} did not answer {method} {path}: {error}", 502) from None
 
-    def _app(self, app_id: str) -> App:
+    def _app(self, app_id: str, context: Context) -> App:
         app = self._apps.get(app_id)
         if app is None:
             raise KeyError(f"Service not found: no app is called {app_id}")
+        if not may_reach(app.spec, context.user, context.workspace):
+            raise PermissionError(f"{app_id} is protected in the workspace {app.spec.workspace}")
         return app
 
 

@@ -46,6 +46,7 @@ class Rpc:
         self._peer = peer
         self._gateway = Gateway(self.hub, peer, self.manager, app_services, tokens, auth)
         self.has_service = self._gateway.has_service
+        self.refusal = self._gateway.refusal
         self.door = Door(self.hub)
         self.socket = self.door.socket
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dockscale.core.spec import AppSpec, Visibility
 from dockscale.hub.clients import MOST_SERVICES, Client, Service
 from dockscale.hub.tokens import User
 from dockscale.hub.wire import Value, pack
@@ -137,6 +138,12 @@ def _check(info: Value) -> None:
             raise ValueError(f"the {name} of a service must be text")
     if (size := len(pack(info))) > MOST_INFO_BYTES:
         raise ValueError(f"a service may be described by {MOST_INFO_BYTES} bytes at most, not {size}")
+
+
+def may_reach(spec: AppSpec, user: User, own_workspace: str) -> bool:
+    """Tell whether a user who is in `own_workspace` may use an app."""
+    inside = spec.workspace == own_workspace or user.may(spec.workspace, "r")
+    return inside or spec.visibility is not Visibility.PROTECTED
 
 
 def may_use(service: Service, user: User, own_workspace: str) -> bool:

@@ -8,6 +8,7 @@ import structlog
 
 from dockscale.core.app import App
 from dockscale.core.routes import Climbs, Here, Target, ToApp, ToHub, ToList, ToSlash
+from dockscale.core.spec import Visibility
 from dockscale.proxy import fields
 from dockscale.proxy.exchange import Exchange, Ways, new_id
 from dockscale.proxy.listener import Client
@@ -19,6 +20,8 @@ from dockscale.registry import Registry
 log = structlog.get_logger()
 
 WEBSOCKET = b"websocket"
+# Naming a member costs more than the comparison (Python 3.11).
+_PROTECTED = Visibility.PROTECTED
 _REQUEST_ID = re.compile(rb"[\w.:+/=-]{1,128}", re.ASCII)
 
 
@@ -57,7 +60,9 @@ class Entry:
         route = self._registry.routes.match(request.host.decode("latin-1"), request.target.decode("latin-1"))
         if type(route) is ToApp:
             app = self._registry.apps[route.app_id]
-            if self.hub is not None and app.spec.speaks_rpc:
+            if app.spec.visibility is _PROTECTED and (refusal := self._refusal(app, request)):
+                self._fail(client, request, *refusal, request_id, {"app_id": app.app_id})
+            elif self.hub is not None and app.spec.speaks_rpc:
                 self._to_rpc_app(self.hub, client, request, request_id, app, route)
             else:
                 Exchange(self._ways, client, request, request_id, app, route).begin()
@@ -68,11 +73,11 @@ class Entry:
             case ToSlash(location):
                 reply(client, request, 307, b"", b"Location: " + location.encode("latin-1"))
             case ToList(workspace):
-                reply_json(client, request, 200, self._listed(workspace))
+                reply_json(client, request, 200, self._listed(request, workspace))
             case Here() as here:
                 self._health(client, request, here)
             case _:
-                more = {"apps": [each["url"] for each in self._listed(None)]}
+                more = {"apps": [each["url"] for each in self._listed(request)]}
                 self._fail(client, request, 404, "no_such_app", "no app has this address", request_id, more)
                 return
         client.next()
@@ -107,8 +112,20 @@ class Entry:
     def _count(self, status: int) -> None:
         self.answered[status] += 1
 
-    def _listed(self, workspace: str | None) -> list[dict[str, str]]:
-        specs = [app.spec for app in self._registry.apps.values() if workspace in (None, app.spec.workspace)]
+    def _refusal(self, app: App, request: RequestHead) -> tuple[int, str, str] | None:
+        """Why a request may not use a protected app; None if it may. Without a hub there are no tokens to ask for."""
+        if self.hub is None:
+            return None
+        return self.hub.refusal(app, request.first(b"authorization"), request.first(b"cookie"))
+
+    def _listed(self, request: RequestHead, workspace: str = "") -> list[dict[str, str]]:
+        apps = [app for app in self._registry.apps.values() if workspace in ("", app.spec.workspace)]
+        specs = [
+            app.spec
+            for app in apps
+            if app.spec.visibility is Visibility.PUBLIC
+            or (app.spec.visibility is _PROTECTED and self._refusal(app, request) is None)
+        ]
         return [
             {
                 "app_id": spec.app_id,

@@ -36,6 +36,9 @@ class Hub(Protocol):
     def has_service(self, workspace: str, name: str) -> bool:
         """Tell whether `/{workspace}/apps/{name}` is a service's."""
 
+    def refusal(self, app: App, authorization: bytes, cookie: bytes) -> tuple[int, str, str] | None:
+        """Why a request may not use a protected app, as status, word and sentence; None if it may."""
+
 
 class Unfinished(Exception):
     """Who served a request left it without a whole answer."""
