@@ -3,19 +3,23 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
+from dockscale.claim import TooLate, claim
 from dockscale.core.app import App, Watcher
-from dockscale.core.catalog import Invalid, describe
+from dockscale.core.catalog import Image, Invalid, describe, judge
 from dockscale.core.explain import explain
 from dockscale.core.load import Load
+from dockscale.core.manifest import IMAGE, by_field, labels_of, manifest_of
 from dockscale.core.policy import Decision
 from dockscale.core.pool import Clock, Instance, State
+from dockscale.core.spec import APP_ID, ENABLE, INSTALLED, PREFIX, AppSpec, SpecError, slug
+from dockscale.engine import Engine, NotFound
 from dockscale.registry import Registry
 
 MOST_NEWS = 256
@@ -23,12 +27,41 @@ MOST_NEWS = 256
 LOOK_S = 1.0
 """How long a change that comes without a decision may stay unseen."""
 
+MOST_LINES = 10_000
+"""Lines of one container's log that are read."""
+START_S = 60.0
+
 News = tuple[str, dict[str, Any]]
 """What happened (`decision`, `state`, `removed` or `missed`), and the facts."""
 
 
+Rows = list[dict[str, Any]]
+Tell = Callable[[str, str], object]
+"""Told how an installation goes: `info`, `success` or `warning`, and a sentence."""
+
+
 class UnknownApp(LookupError):
     """No app has this id."""
+
+
+class UnknownInstance(LookupError):
+    """The app has no instance of this name."""
+
+
+class AppExists(Exception):
+    """An app has this id already."""
+
+
+class ByHand(Exception):
+    """What was labelled by hand is for its owner to change."""
+
+
+class Tender(Protocol):
+    """Who looks after instances."""
+
+    def tick(self, app: App) -> object: ...
+    def rest(self, app: App, instances: Iterable[Instance]) -> None: ...
+    async def ended(self, app: App) -> None: ...
 
 
 class Watch:
@@ -132,12 +165,18 @@ class Watch:
 
 
 class Control:
-    def __init__(self, registry: Registry, clock: Clock, main_port: int) -> None:
+    def __init__(self, registry: Registry, engine: Engine, tender: Tender, clock: Clock, main_port: int) -> None:
         self._registry = registry
+        self._engine = engine
+        self._tender = tender
         self._clock = clock
         self._port = main_port
         self._epoch = time.time() - clock()
         """Unix time at the clock's zero. Asked once: a decision keeps its time when the machine's is set."""
+        self._changing = asyncio.Lock()
+        """Held from the look at which apps there are until one more or less is."""
+
+    # What is.
 
     def status(self) -> dict[str, Any]:
         """The whole: is the engine there, and how many apps are."""
@@ -149,7 +188,7 @@ class Control:
             "instances": sum(len(app.pool.instances) for app in registry.apps.values()),
         }
 
-    def list(self) -> "list[dict[str, Any]]":
+    def list(self) -> Rows:
         """Every app in short, invalid ones included."""
         apps = [self._short(app) for app in self._registry.apps.values()]
         return sorted(apps + [_refused(each) for each in self._registry.invalid], key=lambda app: str(app["app_id"]))
@@ -172,16 +211,216 @@ class Control:
                 return _refused(refused)
         raise UnknownApp(f"no app is called {app_id!r}; `dockscale ps` lists them all")
 
+    def instances(self, app_id: str) -> Rows:
+        """The instances of an app.
+
+        Raises:
+            UnknownApp: no valid app has this id.
+        """
+        app = self._app(app_id)
+        return [self._instance(instance, app) for instance in app.pool]
+
+    async def logs(
+        self, app_id: str, name: str = "", *, kind: str = "", offset: int = 0, limit: int | None = None
+    ) -> dict[str, Any]:
+        """What an app's instances wrote (kind `log`), all or one of them, and how it was scaled (kind `scaling`).
+
+        Each is in order, `MOST_LINES` of an instance at most. `offset` and `limit` cut out of it all.
+
+        Raises:
+            UnknownApp: no valid app has this id.
+            UnknownInstance: it has no such instance.
+        """
+        app = self._app(app_id)
+        items = [item for instance in self._members(app, name) for item in await self._lines(instance)]
+        for decision in app.journal:
+            told = self._decision(decision, app)
+            items.append({"type": "scaling", "at": told["at"], "content": told["explanation"]})
+        if kind:
+            items = [item for item in items if item["type"] == kind]
+        end = len(items) if limit is None else offset + limit
+        return {"items": items[offset:end], "total": len(items), "offset": offset, "limit": limit}
+
+    async def _lines(self, instance: Instance) -> Rows:
+        try:
+            lines = await self._engine.logs(instance.container_id, MOST_LINES) if instance.container_id else ()
+        except NotFound:
+            lines = ()
+        return [{"type": "log", "instance": instance.name, "content": line} for line in lines]
+
     def watch(self, app_id: str = "") -> Watch:
         """Follow one app until it is removed, or all that there are and will be.
 
         Raises:
             UnknownApp: no valid app has this id.
         """
-        apps = self._registry.apps
-        if app_id and app_id not in apps:
+        only = self._app(app_id) if app_id else None
+        return Watch(self._registry.apps, only, self._decision, self._clock)
+
+    # What changes.
+
+    async def start(self, app_id: str, timeout: float = START_S) -> dict[str, Any]:
+        """Wake an app, unless it is awake, and return an instance that is ready. `timeout` is in seconds.
+
+        Raises:
+            UnknownApp: no valid app has this id.
+            NoPlace: none got ready, or not in time.
+        """
+        app = self._app(app_id)
+        ready = next((instance for instance in app.pool if instance.state is State.READY), None)
+        if ready is None:
+            try:
+                async with asyncio.timeout(timeout):
+                    with await claim(app, self._tender.tick) as lease:
+                        ready = lease.instance
+            except TimeoutError:
+                raise TooLate(f"no instance of {app_id} was ready within {timeout:g} s") from None
+            finally:
+                app.leave()
+        return self._instance(ready, app)
+
+    def stop(self, app_id: str, name: str = "") -> None:
+        """Let an app's instances finish what they have and go, all or one. With none left, it sleeps until asked for.
+
+        Raises:
+            UnknownApp: no valid app has this id.
+            UnknownInstance: it has no such instance.
+            ByHand: the container was made with `--rm`, so it would be gone.
+        """
+        app = self._app(app_id)
+        instances = self._members(app, name)
+        for instance in instances:
+            if instance.pinned:
+                raise ByHand(f"{instance.name} was made with --rm: stopping would remove it; do so by hand")
+        self._tender.rest(app, [each for each in instances if each.state in (State.STARTING, State.READY)])
+
+    async def install(
+        self, manifest: Mapping[str, Any], *, overwrite: bool = False, tell: Tell = lambda *_: None
+    ) -> dict[str, Any]:
+        """Make an app of the image that the manifest names, and return the manifest with all fields filled in.
+
+        Without `app_id`, it is made of the name. With `overwrite`, an app that was installed before gets this as its
+        new template. The engine is the only store: what is installed is a small image with labels.
+
+        Raises:
+            SpecError: what the manifest says cannot be followed.
+            AppExists: an app has this id, and may not be overwritten.
+            ByHand: that app was labelled by hand.
+            EngineError: there is no such image, or the engine could not make one of it.
+        """
+        labels = _to_install(manifest)
+        base = await self._image(labels[INSTALLED], tell)
+        async with self._changing:
+            self._check_free(labels, overwrite)
+            return await self._make(base, labels, tell)
+
+    async def validate(self, manifest: Mapping[str, Any]) -> None:
+        """Check that an app could be installed by a manifest, or installed anew, if its image is here.
+
+        Raises:
+            SpecError: it could not.
+            EngineError: the engine does not say.
+        """
+        labels = _to_install(manifest)
+        try:
+            base = await self._engine.find_image(labels[INSTALLED])
+        except NotFound as error:
+            raise SpecError([f"image = {labels[INSTALLED]!r}: it is not on this engine ({error})"]) from None
+        await self._judge(base, labels)
+
+    async def edit(self, app_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Change fields of an installed app's manifest, and return it. What is not named stays; empty is the default.
+
+        It is a new template of the same content: its instances take over from the old ones.
+
+        Raises:
+            UnknownApp: no valid app has this id.
+            ByHand: it was labelled by hand.
+            SpecError: what the manifest would say then cannot be followed.
+            EngineError: the engine could not make the image.
+        """
+        if fixed := sorted({IMAGE, "app_id", "workspace"} & changes.keys()):
+            raise SpecError([f"{field} cannot be changed; install the app anew" for field in fixed])
+        async with self._changing:
+            base = self._installed(app_id)
+            labels = {label: value for label, value in base.labels.items() if label.startswith(PREFIX)}
+            return await self._make(base, labels | labels_of(changes))
+
+    async def uninstall(self, app_id: str) -> None:
+        """Remove an installed app, with its instances once they have finished what they have.
+
+        Raises:
+            UnknownApp: no valid app has this id.
+            ByHand: it was labelled by hand, or its image was given another name by hand.
+            EngineError: the engine could not remove the image.
+        """
+        async with self._changing:
+            self._installed(app_id)
+            app = self._app(app_id)
+            await self._engine.untag(_image_name(app_id))
+            await self._registry.refresh()
+        if not app.retired and app.template.labels.get(INSTALLED):
+            raise ByHand(f"{app_id} is still there, since {describe(app.template)} is the same; remove that by hand")
+        await self._tender.ended(app)
+        await self._engine.prune(_installed_as(app_id))
+
+    def _check_free(self, labels: Mapping[str, str], overwrite: bool) -> None:
+        app_id = labels[APP_ID]
+        app = self._registry.apps.get(app_id)
+        if app is None:
+            return
+        if labels.get(f"{PREFIX}workspace", "public") != app.spec.workspace:
+            raise AppExists(f"the app id {app_id!r} is taken; choose another")
+        if not overwrite:
+            raise AppExists(f"the app {app_id!r} already exists; install it with overwrite to replace it")
+        self._installed(app_id)
+
+    async def _image(self, name: str, tell: Tell) -> Image:
+        try:
+            return await self._engine.find_image(name)
+        except NotFound:
+            tell("info", f"pulling the image {name}")
+            await self._engine.pull(name)
+            return await self._engine.find_image(name)
+
+    async def _make(self, base: Image, labels: Mapping[str, str], tell: Tell = lambda *_: None) -> dict[str, Any]:
+        """Make an app's image, so that it is the app's template, and return its manifest."""
+        image, spec = await self._judge(base, labels)
+        tell("info", f"making the image {image.name} of {base.name}")
+        await self._engine.build(base, image.name, image.labels)
+        await self._registry.refresh()
+        await self._engine.prune(_installed_as(spec.app_id))  # what nobody runs of the one before
+        tell("success", f"{spec.app_id} is installed")
+        return manifest_of(spec, image)
+
+    async def _judge(self, base: Image, labels: Mapping[str, str]) -> tuple[Image, AppSpec]:
+        """The image that an app would get, and what that says."""
+        inherited = {label: "" for label in base.labels if label.startswith(PREFIX)}  # empty is not set
+        own = {**inherited, **labels, ENABLE: "true"}
+        image = Image("", _image_name(labels[APP_ID]), own, ports=base.ports)
+        try:
+            return image, judge(image, await self._engine.list())
+        except SpecError as error:
+            raise SpecError(by_field(error.problems)) from None
+
+    def _app(self, app_id: str) -> App:
+        app = self._registry.apps.get(app_id)
+        if app is None:
             raise UnknownApp(f"no valid app is called {app_id!r}; `dockscale ps` lists them all")
-        return Watch(apps, apps.get(app_id), self._decision, self._clock)
+        return app
+
+    def _installed(self, app_id: str) -> Image:
+        template = self._app(app_id).template
+        if not (isinstance(template, Image) and template.labels.get(INSTALLED)):
+            raise ByHand(f"{app_id} was not installed: {describe(template)} was labelled by hand, so change that")
+        return template
+
+    def _members(self, app: App, name: str) -> tuple[Instance, ...]:
+        if name and name not in app.pool.instances:
+            raise UnknownInstance(f"{app.app_id} has no instance {name!r}")
+        return tuple(instance for instance in app.pool if name in ("", instance.name))
+
+    # How it is told.
 
     def _short(self, app: App) -> dict[str, Any]:
         load, scaling = app.load(), app.spec.autoscaling
@@ -221,19 +460,21 @@ class Control:
         now = self._clock()
         return {
             "name": instance.name,
+            "client_id": instance.client_id,
             "state": str(instance.state),
             "address": instance.client_id if app.spec.speaks_rpc else _address(instance),
             "container_id": instance.container_id[:12],
             "managed": instance.managed,
             "in_flight": instance.in_flight,
             "requests_per_minute": instance.per_minute(now),
+            "started_at": self._time(instance.started_at),
             "age_s": round(now - instance.started_at, 1),
             "why": instance.why,
         }
 
     def _decision(self, decision: Decision, app: App) -> dict[str, Any]:
         return {
-            "at": datetime.fromtimestamp(self._epoch + decision.at, UTC).isoformat(timespec="microseconds"),
+            "at": self._time(decision.at),
             "ago_s": round(self._clock() - decision.at, 1),
             "before": decision.load.have,
             "wanted": decision.wanted,
@@ -244,6 +485,27 @@ class Control:
             "load": _inputs(decision.load),
             "explanation": explain(decision, app.spec),
         }
+
+    def _time(self, at: float) -> str:
+        return datetime.fromtimestamp(self._epoch + at, UTC).isoformat(timespec="microseconds")
+
+
+def _to_install(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The labels of an app that is installed, which tell its image, too."""
+    image = str(manifest.get(IMAGE) or "")
+    if not image:
+        raise SpecError(["image is missing: say which image the app is made of"])
+    return labels_of({"app_id": slug(str(manifest.get("name") or "")), **manifest}) | {INSTALLED: image}
+
+
+def _image_name(app_id: str) -> str:
+    """The name of an installed app's image. App ids are unique over all workspaces."""
+    return f"dockscale/{app_id}:latest"
+
+
+def _installed_as(app_id: str) -> tuple[str, str]:
+    """Labels by which the images of an app that was installed are known, with or without a name."""
+    return INSTALLED, f"{APP_ID}={app_id}"
 
 
 def _address(instance: Instance) -> str:

@@ -16,20 +16,29 @@ from dockscale.registry import Registry
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
-def render(registry: Registry, refused: Mapping[int, int] = MappingProxyType({}), connections: int = 0) -> bytes:
+_NONE: Mapping[int, int] = MappingProxyType({})
+
+
+def render(
+    registry: Registry, refused: Mapping[int, int] = _NONE, answered: Mapping[int, int] = _NONE, connections: int = 0
+) -> bytes:
     """All metrics in Prometheus' text format.
 
-    `refused`: answers by status to requests that reached no app; `connections`: clients that are connected.
+    `refused`: answers by status to requests that reached no app; `answered`: those that the hub gave; `connections`:
+    clients that are connected.
     """
     collectors = CollectorRegistry()
-    collectors.register(_Collector(registry, refused, connections))
+    collectors.register(_Collector(registry, refused, answered, connections))
     return generate_latest(collectors)
 
 
 class _Collector(Collector):
-    def __init__(self, registry: Registry, refused: Mapping[int, int], connections: int) -> None:
+    def __init__(
+        self, registry: Registry, refused: Mapping[int, int], answered: Mapping[int, int], connections: int
+    ) -> None:
         self._registry = registry
         self._refused = refused
+        self._answered = answered
         self._connections = connections
 
     def describe(self) -> Iterable[Metric]:
@@ -39,10 +48,8 @@ class _Collector(Collector):
         apps = list(self._registry.apps.values())
         yield from _whole(self._registry)
         yield GaugeMetricFamily("dockscale_connections", "Clients that are connected.", self._connections)
-        refused = CounterMetricFamily("dockscale_refused", "Answers to requests that reached no app.", labels=("code",))
-        for code, count in sorted(self._refused.items()):
-            refused.add_metric((str(code),), count)
-        yield refused
+        yield _by_code("dockscale_refused", "Answers to requests that reached no app.", self._refused)
+        yield _by_code("dockscale_hub_answers", "Answers over HTTP to what is RPC.", self._answered)
         yield from _gauges(apps)
         yield from _counters(apps)
         yield from _histograms(apps)
@@ -55,6 +62,13 @@ def _whole(registry: Registry) -> Iterator[Metric]:
     yield GaugeMetricFamily("dockscale_engine_up", "1 while the container engine answers.", float(registry.engine_up))
     yield GaugeMetricFamily("dockscale_apps", "Apps that can be served.", len(registry.apps))
     yield GaugeMetricFamily("dockscale_apps_invalid", "Apps refused for their labels.", len(registry.invalid))
+
+
+def _by_code(name: str, help_: str, counts: Mapping[int, int]) -> Metric:
+    family = CounterMetricFamily(name, help_, labels=("code",))
+    for code, count in sorted(counts.items()):
+        family.add_metric((str(code),), count)
+    return family
 
 
 def _gauges(apps: list[App]) -> Iterator[Metric]:

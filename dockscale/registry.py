@@ -46,6 +46,8 @@ class Registry:
         self._chance = chance
         self._domain = domain
         self._dirty = asyncio.Event()
+        self._listing = asyncio.Lock()
+        """Held from a listing's beginning until it is followed: none is followed after a newer one."""
         self._soon: asyncio.TimerHandle | None = None
         self._leaving: dict[str, App] = {}
         """Apps that are gone and still drain: if one comes back, what drains still counts."""
@@ -74,9 +76,10 @@ class Registry:
         Raises:
             EngineError: the engine cannot be listed; nothing has changed then.
         """
-        began = self._clock()
-        catalog = survey(await self._engine.list())
-        self._follow(catalog, began)
+        async with self._listing:
+            began = self._clock()
+            catalog = survey(await self._engine.list())
+            self._follow(catalog, began)
         self.synced.set()
 
     async def _listen(self) -> None:

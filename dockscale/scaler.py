@@ -56,6 +56,8 @@ class Scaler:
         """Apps that the host's budget keeps from what they need."""
         self._reading: set[str] = set()
         """Apps whose instances are being asked for their metric."""
+        self._end = asyncio.Event()
+        """Set when the next instance is gone, whosever it is; then another one takes its place."""
 
     def connect_to(self, rpc: Rpc) -> None:
         """Say who knows the instances of rpc apps, before the first app is found."""
@@ -249,7 +251,22 @@ class Scaler:
         for owner, instance in self._host.give_way(app, missing):
             self._drain(owner, instance, f"it gave way to {app.app_id} (the host's budget)")
 
+    def rest(self, app: App, instances: Iterable[Instance]) -> None:
+        """Let instances go because a person wants it. If none is left, the app sleeps until somebody asks for it."""
+        for instance in instances:
+            self._drain(app, instance, "it was stopped by hand")
+        if not app.pool.candidates():
+            app.sleep()
+        self.tick(app)
+
+    async def ended(self, app: App) -> None:
+        """Wait until the last instance of an app that was removed is gone, unless the app comes back."""
+        while app.retired and app.pool.instances:
+            await self._end.wait()
+
     def _ended(self, app: App, instance: Instance) -> None:
+        self._end.set()
+        self._end = asyncio.Event()
         self._host.give_back(instance)
         waiting = [app, *(starved for starved in self._starved.values() if starved is not app)]
         for each in sorted(waiting, key=lambda each: -each.spec.priority):

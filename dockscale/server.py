@@ -139,10 +139,11 @@ async def _build(
     listeners.push_async_callback(main.close, settings.shutdown_timeout)
     with _told(settings.host, settings.port, "DOCKSCALE_PORT"):
         main_port = await main.open(settings.host, settings.port)
-    control = Control(registry, clock, main_port)
+    control = Control(registry, engine, scaler, clock, main_port)
+    rpc.connect_to(control)
 
     def scrape() -> bytes:
-        return metrics.render(registry, entry.refused, len(main.clients))
+        return metrics.render(registry, entry.refused, entry.answered, len(main.clients))
 
     admin = web.AppRunner(
         api.build(control, scrape, metrics.CONTENT_TYPE, _token(settings)), access_log=None, shutdown_timeout=1.0

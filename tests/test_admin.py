@@ -91,13 +91,77 @@ async def test_an_unknown_app_is_not_found_and_named(path: str) -> None:
         assert "'shop'" in body["message"]
 
 
-async def test_it_changes_nothing() -> None:
+async def test_it_has_no_methods_but_its_verbs() -> None:
     async with world() as it:
-        for method in ("POST", "PUT", "DELETE", "PATCH"):
+        for method in ("POST", "PUT", "PATCH"):
             async with it.session.request(method, it.admin + "/api/apps/web") as answer:
                 assert answer.status == 405
 
         assert it.states() == {}
+
+
+async def ask(it: World, method: str, path: str, **more: Any) -> tuple[int, Any]:
+    async with it.session.request(method, it.admin + path, **more) as answer:
+        return answer.status, await answer.json() if answer.content_type == "application/json" else None
+
+
+async def test_an_app_is_installed_started_looked_at_stopped_and_uninstalled() -> None:
+    async with world() as it:
+        it.engine.add_image("plain", Program(backend))
+        manifest = {"name": "My Shop", "image": "plain"}
+
+        created, told = await ask(it, "POST", "/api/apps", json=manifest)
+        again, _ = await ask(it, "POST", "/api/apps", json=manifest)
+        replaced, _ = await ask(it, "POST", "/api/apps?overwrite=true", json=manifest)
+        started, instance = await ask(it, "POST", "/api/apps/my-shop/start")
+        read, logs = await ask(it, "GET", "/api/apps/my-shop/logs?type=scaling&limit=1")
+        stopped, instances = await ask(it, "POST", f"/api/apps/my-shop/stop?instance={instance['name']}")
+        removed, nothing = await ask(it, "DELETE", "/api/apps/my-shop")
+
+        assert (created, again, replaced, told["id"]) == (201, 409, 201, "my-shop")
+        assert (started, instance["state"]) == (200, "ready")
+        assert (read, len(logs["items"]), logs["items"][0]["type"]) == (200, 1, "scaling")
+        assert (stopped, [each["state"] for each in instances]) == (200, ["draining"])
+        assert (removed, nothing) == (204, None)
+        assert "my-shop" not in it.dockscale.registry.apps
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "json", "status", "word"),
+    [
+        ("POST", "/api/apps/shop/start", None, 404, "no_such_app"),
+        ("POST", "/api/apps/web/start?timeout=x", None, 400, "bad_request"),
+        ("POST", "/api/apps/web/stop?instance=x", None, 404, "no_such_instance"),
+        ("GET", "/api/apps/shop/logs", None, 404, "no_such_app"),
+        ("DELETE", "/api/apps/web", None, 409, "labelled_by_hand"),
+        ("POST", "/api/apps", {"name": "x"}, 422, "invalid"),
+        ("POST", "/api/apps", ["x"], 400, "bad_request"),
+        ("POST", "/api/apps", None, 400, "bad_request"),
+        ("POST", "/api/apps", {"name": "x", "image": "nowhere:1"}, 502, "engine_refused"),
+    ],
+)
+async def test_what_is_refused_is_told_with_a_word_and_a_sentence(
+    method: str, path: str, json: Any, status: int, word: str
+) -> None:
+    async with world() as it:
+        answered, body = await ask(it, method, path, json=json)
+
+        assert (answered, body["error"]) == (status, word)
+        assert body["message"]
+        assert ("problems" in body) == (word == "invalid")
+
+
+async def test_no_start_in_time_is_told_so() -> None:
+    async with world(program=Program(backend, gate=asyncio.Event())) as it:
+        assert (await ask(it, "POST", "/api/apps/web/start?timeout=0.05"))[0] == 504
+
+
+async def test_pages_of_other_sites_change_nothing() -> None:
+    async with world() as it:
+        foreign, _ = await ask(it, "POST", "/api/apps/web/start", headers={"Origin": "http://evil.example"})
+        own, _ = await ask(it, "POST", "/api/apps/web/start", headers={"Origin": it.admin})
+
+        assert (foreign, own) == (403, 200)
 
 
 @pytest.mark.parametrize("path", PATHS)

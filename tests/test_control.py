@@ -2,17 +2,22 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from dockscale.control import MOST_NEWS, UnknownApp, Watch
+from dockscale.claim import TooLate
+from dockscale.control import MOST_NEWS, AppExists, ByHand, UnknownApp, UnknownInstance, Watch
 from dockscale.core.load import Load
+from dockscale.core.spec import PREFIX, SpecError
+from dockscale.engine import EngineError
 from dockscale.engine.memory import Program
 from tests.support.backend import backend
-from tests.support.world import BOUND_S, ENABLED, eject, prefixed, until, world
+from tests.support.world import BOUND_S, ENABLED, World, asked_all_the_time, eject, prefixed, until, world
 
 WRONG = ENABLED | prefixed({"autoscaling.max_instance": "3"})
 
@@ -258,3 +263,220 @@ async def test_an_unknown_or_refused_app_cannot_be_watched() -> None:
         for app_id in ("shop", "blog"):
             with pytest.raises(UnknownApp, match=f"'{app_id}'.*dockscale ps"):
                 it.dockscale.control.watch(app_id)
+
+
+# What changes.
+
+SHOP: dict[str, Any] = {"name": "My Shop", "image": "plain", "autoscaling": {"max_instances": 2}}
+
+
+@asynccontextmanager
+async def shop_world(**settings: Any) -> AsyncIterator[World]:
+    """A world with an image without labels, of which apps can be made."""
+    async with world(**settings) as it:
+        it.engine.add_image("plain", Program(backend), {"dockscale.lazy": "false", "org.example": "kept"})
+        yield it
+
+
+async def test_an_image_is_installed_as_an_app_that_serves_at_once() -> None:
+    told: list[tuple[str, str]] = []
+    async with shop_world() as it:
+        manifest = await it.dockscale.control.install(SHOP, tell=lambda *each: told.append(each))
+
+        assert (manifest["id"], manifest["workspace"], manifest["image"]) == ("my-shop", "public", "plain")
+        assert manifest["autoscaling"] | {"max_instances": 2, "min_instances": 1} == manifest["autoscaling"]
+        assert it.app("my-shop").spec.lazy
+        assert (await it.get(app_id="my-shop"))[0] == 200
+        image = await it.engine.find_image("dockscale/my-shop:latest")
+        assert image.labels["org.example"] == "kept"
+        assert told[-1] == ("success", "my-shop is installed")
+
+
+async def test_an_image_that_is_not_there_is_pulled_before_it_is_given_up() -> None:
+    told: list[str] = []
+    async with shop_world() as it:
+        with pytest.raises(EngineError, match="pull nowhere:1"):
+            await it.dockscale.control.install(SHOP | {"image": "nowhere:1"}, tell=lambda _, text: told.append(text))
+
+        assert told == ["pulling the image nowhere:1"]
+
+
+async def test_all_that_is_wrong_with_a_manifest_is_told_at_once_and_nothing_is_made() -> None:
+    wrong = SHOP | {"autoscaling": {"max_instance": 2, "min_instances": -1}, "workspace": "A B"}
+    async with shop_world() as it:
+        with pytest.raises(SpecError) as refusal:
+            await it.dockscale.control.install(wrong)
+        with pytest.raises(SpecError, match="image is missing"):
+            await it.dockscale.control.install({"name": "shop"})
+        with pytest.raises(SpecError, match="app_id = ''"):
+            await it.dockscale.control.install({"image": "plain"})
+
+        assert len(refusal.value.problems) == 3
+        assert not any(PREFIX in problem for problem in refusal.value.problems)
+        assert [image.name for image in (await it.engine.list()).images] == ["web"]
+
+
+async def test_an_app_that_exists_is_replaced_only_if_that_is_meant_and_without_losing_a_request() -> None:
+    async with shop_world() as it:
+        await it.dockscale.control.install(SHOP)
+        await it.get(app_id="my-shop")
+        with pytest.raises(AppExists, match="already exists"):
+            await it.dockscale.control.install(SHOP)
+        with pytest.raises(AppExists, match="is taken"):
+            await it.dockscale.control.install(SHOP | {"workspace": "other"}, overwrite=True)
+        with pytest.raises(ByHand, match="image web was labelled by hand"):
+            await it.dockscale.control.install(SHOP | {"app_id": "web"}, overwrite=True)
+        first = [instance.name for instance in it.app("my-shop").pool]
+
+        async with asked_all_the_time(it, "my-shop"):
+            manifest = await it.dockscale.control.install(SHOP | {"version": "2"}, overwrite=True)
+            await until(lambda: first[0] not in it.app("my-shop").pool.instances)
+
+        assert manifest["version"] == it.app("my-shop").spec.version == "2"
+
+
+async def test_of_two_installations_at_once_one_finds_that_the_app_exists() -> None:
+    async with shop_world() as it:
+        done = await asyncio.gather(*(it.dockscale.control.install(SHOP) for _ in range(2)), return_exceptions=True)
+
+        assert [type(each) for each in done] == [dict, AppExists]
+
+
+async def test_fields_of_an_installed_app_can_be_changed_and_the_others_stay() -> None:
+    async with shop_world() as it:
+        await it.dockscale.control.install(SHOP)
+
+        manifest = await it.dockscale.control.edit("my-shop", {"autoscaling": {"min_instances": 2}, "name": ""})
+
+        assert it.app("my-shop").spec.bounds == (2, 2)
+        assert (manifest["name"], manifest["image"]) == ("", "plain")
+        with pytest.raises(SpecError, match="min_instances"):
+            await it.dockscale.control.edit("my-shop", {"autoscaling": {"min_instances": 3}})
+        with pytest.raises(SpecError, match="workspace cannot be changed"):
+            await it.dockscale.control.edit("my-shop", {"workspace": "other"})
+        with pytest.raises(ByHand):
+            await it.dockscale.control.edit("web", {"name": "Web"})
+        assert it.app("my-shop").spec.bounds == (2, 2)
+
+
+async def test_an_uninstalled_app_lets_its_requests_end_and_leaves_nothing() -> None:
+    async with shop_world() as it:
+        await it.dockscale.control.install(SHOP)
+        asking = asyncio.create_task(it.get("/slow?s=0.3", app_id="my-shop"))
+        await until(lambda: it.app("my-shop").pool.in_flight)
+
+        await it.dockscale.control.uninstall("my-shop")
+
+        listing = await it.engine.list()
+        assert (await asking)[0] == 200
+        assert "my-shop" not in it.dockscale.registry.apps
+        assert (listing.containers, [image.name for image in listing.images]) == ((), ["web"])
+        with pytest.raises(ByHand):
+            await it.dockscale.control.uninstall("web")
+        with pytest.raises(UnknownApp):
+            await it.dockscale.control.uninstall("my-shop")
+
+
+async def test_an_app_can_be_woken_without_a_request() -> None:
+    async with world({"startup_config.stop_after_inactive": "60"}) as it:
+        it.clock.advance(3600)
+
+        first = await it.dockscale.control.start("web")
+        it.tick()
+        again = await it.dockscale.control.start("web")
+
+        assert (first["state"], first["name"]) == ("ready", again["name"])
+        assert it.states() == {"ready": 1}
+        assert it.app().load().requests == 0
+
+
+async def test_who_wakes_an_app_need_not_wait_for_ever() -> None:
+    async with world(program=Program(backend, gate=asyncio.Event())) as it:
+        with pytest.raises(TooLate, match=r"within 0\.05 s"):
+            await it.dockscale.control.start("web", timeout=0.05)
+
+        assert it.app().pool.waiting == 0
+
+
+async def test_an_app_whose_last_instance_is_stopped_sleeps_until_it_is_asked_for() -> None:
+    async with world({"autoscaling.min_instances": "2", "lazy": "false"}) as it:
+        await until(lambda: it.ready() == 2)
+        one, two = it.dockscale.control.instances("web")
+
+        it.dockscale.control.stop("web")
+        await until(lambda: it.states() == {})
+        it.tick()
+
+        assert it.states() == {}
+        assert (await it.get())[0] == 200
+        assert it.app().pool.instances.keys().isdisjoint({one["name"], two["name"]})
+
+
+async def test_one_of_those_that_min_instances_asks_for_is_replaced_when_it_is_stopped() -> None:
+    async with world({"autoscaling.min_instances": "2"}) as it:
+        await it.get()
+        await until(lambda: it.ready() == 2)
+        [one, _] = it.dockscale.control.instances("web")
+
+        it.dockscale.control.stop("web", one["name"])
+
+        await until(lambda: it.ready() == 2 and one["name"] not in it.app().pool.instances)
+        with pytest.raises(UnknownInstance):
+            it.dockscale.control.stop("web", one["name"])
+
+
+async def test_the_logs_are_what_instances_wrote_and_how_the_app_was_scaled() -> None:
+    async with world() as it:
+        await it.get()
+        [instance] = it.dockscale.control.instances("web")
+        [container] = (await it.engine.list()).containers
+        it.engine.write(container.id, "one", "two", "three")
+
+        whole = await it.dockscale.control.logs("web")
+        part = await it.dockscale.control.logs("web", instance["name"], kind="log", offset=1, limit=1)
+
+        assert [item["content"] for item in whole["items"] if item["type"] == "log"] == ["one", "two", "three"]
+        assert any("1 request waits" in item["content"] for item in whole["items"] if item["type"] == "scaling")
+        assert whole["total"] == len(whole["items"]) > 3
+        assert part["items"] == [{"type": "log", "instance": instance["name"], "content": "two"}]
+        assert (part["total"], part["offset"], part["limit"]) == (3, 1, 1)
+
+
+async def test_one_that_would_be_gone_if_it_were_stopped_is_not() -> None:
+    async with world() as it:
+        box = it.engine.add_container("box", "web", ENABLED | {"dockscale.app_id": "box"}, auto_remove=True)
+        await it.engine.start(box.id)
+        await until(lambda: "box" in it.dockscale.registry.apps and it.ready("box"))
+
+        with pytest.raises(ByHand, match="box was made with --rm"):
+            it.dockscale.control.stop("box")
+
+        assert it.states("box") == {"ready": 1}
+
+
+async def test_an_image_that_was_given_another_name_by_hand_is_not_removed() -> None:
+    async with shop_world() as it:
+        await it.dockscale.control.install(SHOP)
+        labels = (await it.engine.find_image("dockscale/my-shop:latest")).labels
+        it.engine.add_image("my-copy", Program(backend), labels)
+
+        with pytest.raises(ByHand, match="since image my-copy is the same"):
+            await it.dockscale.control.uninstall("my-shop")
+
+        assert (await it.get(app_id="my-shop"))[0] == 200
+
+
+async def test_an_app_that_is_installed_anew_while_it_leaves_serves_and_nobody_waits_for_its_end() -> None:
+    async with shop_world() as it:
+        await it.dockscale.control.install(SHOP)
+        asking = asyncio.create_task(it.get("/slow?s=0.3", app_id="my-shop"))
+        await until(lambda: it.app("my-shop").pool.in_flight)
+        leaving = asyncio.create_task(it.dockscale.control.uninstall("my-shop"))
+        await until(lambda: "my-shop" not in it.dockscale.registry.apps)
+
+        await it.dockscale.control.install(SHOP)
+        await it.get(app_id="my-shop")
+        await leaving
+
+        assert (await asking)[0] == 200
+        assert (await it.get(app_id="my-shop"))[0] == 200

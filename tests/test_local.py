@@ -608,21 +608,45 @@ async def begins_and_stops(request: LocalRequest, _: ToApp | ToHub) -> None:
 
 
 @pytest.mark.parametrize(
-    "script",
+    ("script", "bugs"),
     [
-        raises(ValueError("a bug"), begun=True),
-        begins_and_stops,
-        streams(b"abc", headers=((b"Content-Length", b"5"),)),
+        (raises(ValueError("a bug"), begun=True), 1),
+        (begins_and_stops, 1),
+        (streams(b"abc", headers=((b"Content-Length", b"5"),)), 0),
     ],
     ids=["a bug", "no end", "shorter than it says"],
 )
-async def test_an_answer_that_breaks_off_is_cut_and_never_looks_whole(script: Serve) -> None:
+async def test_an_answer_that_breaks_off_is_cut_and_never_looks_whole(script: Serve, bugs: int) -> None:
     with capture_logs() as told:
         wire, _ = await ask(script, GET)
 
     assert wire.ended == "reset"
     assert not wire.got.endswith(b"0\r\n\r\n")
-    assert len([line for line in told if line["event"] == "request_failed"]) == 1
+    assert len([line for line in told if line["event"] == "request_failed"]) == bugs
+
+
+async def test_what_the_hub_answers_is_counted_by_status() -> None:
+    async with serving(replies(201)) as (it, _):
+        await exchange(it, GET + LAST)
+        async with it.session.get(it.admin + "/metrics") as metrics:
+            shown = await metrics.text()
+
+        assert it.dockscale.entry.answered == {201: 1}
+        assert 'dockscale_hub_answers_total{code="201"} 1.0' in shown
+
+
+async def test_lines_of_its_own_are_in_every_answer() -> None:
+    def with_lines(script: Serve) -> Serve:
+        async def whole(request: LocalRequest, route: ToApp | ToHub) -> None:
+            request.lines = (b"X-More: 1",)
+            await script(request, route)
+
+        return whole
+
+    for script in (replies(), streams(b"a"), raises(TooLate("no")), raises(Malformed("no", 413, "too_large"))):
+        wire, _ = await ask(with_lines(script), GET)
+
+        assert first(wire).values("X-More") == [b"1"]
 
 
 async def test_one_answer_is_enough() -> None:
@@ -710,6 +734,7 @@ async def test_without_upgrade_the_socket_tells_what_it_is_for() -> None:
 @pytest.mark.parametrize("asked", [b"", b"Connection: Upgrade\r\nUpgrade: websocket\r\n"])
 async def test_without_a_hub_its_addresses_lead_nowhere(path: bytes, asked: bytes) -> None:
     async with world() as it, client(it) as wire:
+        it.dockscale.entry.hub = None
         wire.send(b"GET %b HTTP/1.1\r\nHost: here\r\n%b\r\n" % (path, asked))
         await wire.seen(b"request_id")
 

@@ -26,7 +26,7 @@ NAMES = {
         for part in ("bucket", "count", "sum")
     ),
 }  # fmt: skip
-NOT_OF_EVERY_APP = {"dockscale_concurrency", "dockscale_app_gauge"}
+NOT_OF_EVERY_APP = {"dockscale_concurrency", "dockscale_app_gauge", "dockscale_hub_answers_total"}
 
 
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"

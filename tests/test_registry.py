@@ -1,7 +1,10 @@
 """How the apps follow the engine, over the memory engine."""
 
+import asyncio
+
 from structlog.testing import capture_logs
 
+from dockscale.core.catalog import Listing
 from dockscale.engine import Event
 from dockscale.engine.memory import MemoryEngine, Program
 from tests.support.backend import backend
@@ -120,3 +123,33 @@ async def test_an_app_whose_labels_turn_bad_is_no_longer_served() -> None:
         assert app.retired
         assert (await it.get())[0] == 404
         await until(lambda: not app.pool.instances)
+
+
+class Slow(MemoryEngine):
+    """An engine whose listings are held up on their way, once `gate` is set."""
+
+    gate: asyncio.Event | None = None
+    asked = 0
+
+    async def list(self) -> Listing:
+        listing = await super().list()
+        self.asked += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        return listing
+
+
+async def test_a_listing_that_was_held_up_undoes_nothing_of_a_newer_one() -> None:
+    engine = Slow()
+    async with serving(engine) as it:
+        asked, engine.gate = engine.asked, asyncio.Event()
+        old = asyncio.create_task(it.settled())
+        await until(lambda: engine.asked > asked)
+        engine.add_image("web", Program(backend), ENABLED)
+        new = asyncio.create_task(it.settled())
+        gate, engine.gate = engine.gate, None
+        gate.set()
+        await asyncio.gather(old, new)
+
+        assert (await it.get())[0] == 200
+        assert not it.app().retired

@@ -1,18 +1,38 @@
-"""The admin port: the JSON API, its streams, and /metrics. Says what is; changes nothing by itself."""
+"""The admin port: the JSON API, its streams, and /metrics. What is done is done by `Control`."""
 
 import asyncio
 import hmac
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from dockscale.control import Control, News, UnknownApp, Watch
+from dockscale.claim import TooLate
+from dockscale.control import START_S, AppExists, ByHand, Control, News, UnknownApp, UnknownInstance, Watch
+from dockscale.core.pool import NoPlace
+from dockscale.core.spec import SpecError
+from dockscale.engine import EngineAway, EngineError
 
 KEEP_ALIVE_S = 15.0
 """After so many seconds without news a stream says that it is still there."""
+MOST_MANIFEST_BYTES = 2**18
+STATUS: dict[type[Exception], tuple[int, str]] = {
+    UnknownApp: (404, "no_such_app"),
+    UnknownInstance: (404, "no_such_instance"),
+    AppExists: (409, "app_exists"),
+    ByHand: (409, "labelled_by_hand"),
+    SpecError: (422, "invalid"),
+    ValueError: (400, "bad_request"),
+    TooLate: (504, "no_instance_ready"),
+    NoPlace: (503, "no_place"),
+    EngineAway: (503, "engine_away"),
+    EngineError: (502, "engine_refused"),
+}
+"""What happened → status and the word for it. The first that fits counts: kinds are before what they are kinds of."""
 _SEE = ("/api/apps", "/api/apps/{app_id}", "/api/events", "/api/apps/{app_id}/events", "/metrics")
 
 
@@ -26,24 +46,73 @@ def build(control: Control, metrics: Callable[[], bytes], metrics_type: str, tok
         return web.json_response(control.list())
 
     async def app(request: web.Request) -> web.Response:
-        try:
-            return web.json_response(control.explain(request.match_info["app_id"]))
-        except UnknownApp as error:
-            return _not_found(error)
+        return web.json_response(control.explain(request.match_info["app_id"]))
 
     async def scrape(_: web.Request) -> web.Response:
         return web.Response(body=metrics(), headers={"Content-Type": metrics_type})
 
-    admin = web.Application(middlewares=[_asks_for(token)] if token else [])
+    guards = [_asks_for(token)] if token else []
+    admin = web.Application(middlewares=[*guards, _from_here, _in_words], client_max_size=MOST_MANIFEST_BYTES)
     admin.router.add_get("/", index)
     admin.router.add_get("/api/apps", apps)
     admin.router.add_get("/api/apps/{app_id}", app)
     admin.router.add_get("/metrics", scrape)
+    verbs = _Verbs(control)
+    admin.router.add_post("/api/apps", verbs.install)
+    admin.router.add_delete("/api/apps/{app_id}", verbs.uninstall)
+    admin.router.add_post("/api/apps/{app_id}/start", verbs.start)
+    admin.router.add_post("/api/apps/{app_id}/stop", verbs.stop)
+    admin.router.add_get("/api/apps/{app_id}/logs", verbs.logs)
     streams = _Streams(control)
     for path in ("/api/events", "/api/apps/{app_id}/events"):
         admin.router.add_get(path, streams.serve, allow_head=False)
     admin.on_shutdown.append(streams.end)
     return admin
+
+
+class _Verbs:
+    """What changes apps, and their logs."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    async def install(self, request: web.Request) -> web.Response:
+        """Install an app by the manifest that is the body; `?overwrite=true` replaces one."""
+        manifest: Any = await request.json()
+        if not isinstance(manifest, dict):
+            raise ValueError("the body must be a manifest: a JSON object with at least name and image")
+        overwrite = request.query.get("overwrite", "").lower() == "true"
+        return web.json_response(await self._control.install(manifest, overwrite=overwrite), status=201)
+
+    async def uninstall(self, request: web.Request) -> web.Response:
+        """Answer when nothing is left of it."""
+        await self._control.uninstall(request.match_info["app_id"])
+        return web.Response(status=204)
+
+    async def start(self, request: web.Request) -> web.Response:
+        """Answer when an instance is ready, within `?timeout=` seconds."""
+        timeout = float(request.query.get("timeout", START_S))
+        return web.json_response(await self._control.start(request.match_info["app_id"], timeout))
+
+    async def stop(self, request: web.Request) -> web.Response:
+        """Answer at once; `?instance=` names one, else it is all."""
+        app_id = request.match_info["app_id"]
+        self._control.stop(app_id, request.query.get("instance", ""))
+        return web.json_response(self._control.instances(app_id))
+
+    async def logs(self, request: web.Request) -> web.Response:
+        """Answer with those of `?instance=`, or all; `type`, `offset` and `limit` choose among them."""
+        query = request.query
+        limit = int(query["limit"]) if "limit" in query else None
+        return web.json_response(
+            await self._control.logs(
+                request.match_info["app_id"],
+                query.get("instance", ""),
+                kind=query.get("type", ""),
+                offset=int(query.get("offset", 0)),
+                limit=limit,
+            )
+        )
 
 
 class _Streams:
@@ -55,10 +124,7 @@ class _Streams:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Stream until the client goes, its app is removed, or dockscale ends."""
-        try:
-            watch = self._control.watch(request.match_info.get("app_id", ""))
-        except UnknownApp as error:
-            return _not_found(error)
+        watch = self._control.watch(request.match_info.get("app_id", ""))
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         self._open[watch] = request
         try:
@@ -94,8 +160,26 @@ def _event(news: News) -> str:
     return f"event: {name}\ndata: {json.dumps(facts)}\n\n"
 
 
-def _not_found(error: UnknownApp) -> web.Response:
-    return web.json_response({"error": "no_such_app", "message": str(error)}, status=404)
+@web.middleware
+async def _in_words(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Tell what was refused, and why."""
+    try:
+        return await handler(request)
+    except tuple(STATUS) as error:
+        status, word = next(told for kind, told in STATUS.items() if isinstance(error, kind))
+        body: dict[str, Any] = {"error": word, "message": str(error)}
+        if isinstance(error, SpecError):
+            body["problems"] = error.problems
+        return web.json_response(body, status=status)
+
+
+@web.middleware
+async def _from_here(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let no other site's page change anything: a browser would send what it asks to loopback, too."""
+    origin = request.headers.get("Origin")
+    if request.method not in ("GET", "HEAD") and origin is not None and urlsplit(origin).netloc != request.host:
+        return web.json_response({"error": "forbidden", "message": f"{origin} may change nothing here"}, status=403)
+    return await handler(request)
 
 
 def _asks_for(token: str) -> Middleware:

@@ -302,6 +302,10 @@ class App:
             tell(decision, repeats)
         return decision
 
+    def sleep(self) -> None:
+        """Note that it is to sleep until somebody asks for it."""
+        self.memory = replace(self.memory, awake=False, in_burst=False, below_since=None)
+
     def retire(self) -> None:
         """Tell whoever waits, and whoever comes, that there will be no place; those who have one keep it."""
         self.retired = True

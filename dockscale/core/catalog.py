@@ -1,7 +1,8 @@
 """What the engine lists, read as apps: which templates, which instances, what is invalid and what belongs to nobody."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 
 from dockscale.core.spec import APP_ID, INSTANCE_OF, MANAGED, AppSpec, SpecError, enabled, parse, slug
 
@@ -123,6 +124,24 @@ def survey(listing: Listing) -> Catalog:
         tuple(reading.invalid),
         tuple(orphans),
     )
+
+
+def judge(image: Image, listing: Listing) -> AppSpec:
+    """Say which app an image would be if it were listed, the newest of all, instead of the one with its name.
+
+    Raises:
+        SpecError: it would be refused.
+    """
+    image = replace(image, created=inf)
+    others = tuple(each for each in listing.images if each.name != image.name)
+    catalog = survey(Listing(listing.containers, (*others, image)))
+    for refused in catalog.invalid:
+        if refused.source == describe(image):
+            raise SpecError(list(refused.problems))
+    for entry in catalog.apps.values():
+        if entry.template is image:
+            return entry.spec
+    raise SpecError([f"the app id {image.labels[APP_ID]!r} is that of a labelled container; choose another"])
 
 
 class _Reading:

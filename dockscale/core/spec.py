@@ -29,7 +29,9 @@ MANAGED = "dockscale.managed"
 INSTANCE_OF = "dockscale.instance-of"
 REVISION = "dockscale.revision"
 LAST_DOWN = "dockscale.last-down"
-OWN_LABELS = frozenset({ENABLE, MANAGED, INSTANCE_OF, REVISION, LAST_DOWN})
+# The same on images that `install` makes; its value is the image they were made from.
+INSTALLED = "dockscale.installed-from"
+OWN_LABELS = frozenset({ENABLE, MANAGED, INSTANCE_OF, REVISION, LAST_DOWN, INSTALLED})
 
 RPC = "rpc"
 """The type of apps that have no port: their instances connect to dockscale and register services there."""
@@ -101,6 +103,14 @@ class SelectionMode(StrEnum):
     ROUND_ROBIN = "round_robin"
     POWER_OF_TWO = "power_of_two"
     STICKY = "sticky"
+
+
+class Visibility(StrEnum):
+    """Who may use an app, and find it."""
+
+    PUBLIC = "public"
+    UNLISTED = "unlisted"
+    PROTECTED = "protected"
 
 
 def _hosts_of(value: object) -> object:
@@ -277,6 +287,8 @@ class AppSpec(_Section):
     route: Route = Route()
     service_selection_mode: SelectionMode = SelectionMode.RANDOM
     """Who serves: `random`, `first`, `last`, `min_load`, `exact`, `round_robin`, `power_of_two` or `sticky`."""
+    visibility: Visibility = Visibility.PUBLIC
+    """With `DOCKSCALE_AUTH=token`: `public` is for all, `unlisted` told to none, `protected` for who may read there."""
     priority: int = Field(0, ge=-1000, le=1000)
     """Where the host's budget is short, idle instances of apps with a lower number give way to those with a higher."""
     lazy: bool = True

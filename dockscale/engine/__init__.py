@@ -1,10 +1,10 @@
-"""A container engine as dockscale sees it: twelve verbs and the ways they fail."""
+"""A container engine as dockscale sees it: seventeen verbs and the ways they fail."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
-from dockscale.core.catalog import Container, Listing, Template
+from dockscale.core.catalog import Container, Image, Listing, Template
 
 
 class EngineError(Exception):
@@ -63,6 +63,28 @@ class Engine(Protocol):
 
     async def logs(self, container_id: str, tail: int) -> tuple[str, ...]:
         """Return the last `tail` lines that a container wrote."""
+
+    async def find_image(self, name: str) -> Image:
+        """Look at an image, labelled or not.
+
+        Raises:
+            NotFound: it is not here. It may be in a registry.
+        """
+
+    async def pull(self, name: str) -> None:
+        """Fetch an image from its registry, however long it takes."""
+
+    async def build(self, base: Image, name: str, labels: Mapping[str, str]) -> None:
+        """Make an image that is `base` with more labels, and give it a name, which any other image loses.
+
+        An engine that sees only what has a certain label adds that one.
+        """
+
+    async def untag(self, name: str) -> None:
+        """Take the name from an image, which is removed unless containers run that were made from it."""
+
+    async def prune(self, labels: Sequence[str]) -> None:
+        """Remove the images without a name that nothing was made from and that have all labels: `name[=value]`."""
 
     async def gateway(self) -> str:
         """Return the IPv4 address by which copies of images reach the machine that the engine is on."""

@@ -1,9 +1,10 @@
 """The Docker engine, through aiodocker. The only file that knows Docker's words."""
 
 import asyncio
+import io
 import json
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Any
 
 import aiodocker
 import aiohttp
+from aiodocker.utils import mktar_from_dockerfile
 
 from dockscale.core.catalog import Container, Image, Listing, Template
 from dockscale.core.spec import ENABLE, MANAGED, PREFIX
@@ -197,6 +199,39 @@ class DockerEngine:
             lines = await container.log(stdout=True, stderr=True, tail=tail)
         return tuple("".join(lines).splitlines())
 
+    async def find_image(self, name: str) -> Image:
+        with _translated():
+            shown = await self._docker.images.inspect(name)
+        config = shown["Config"] or {}
+        names = sorted(shown["RepoTags"] or ())
+        return Image(
+            shown["Id"],
+            name if name in names or not names else names[0],
+            config.get("Labels") or {},
+            _unix(shown["Created"]),
+            _exposed(config),
+        )
+
+    async def pull(self, name: str) -> None:
+        with _translated():
+            await self._docker.images.pull(name)
+
+    async def build(self, base: Image, name: str, labels: Mapping[str, str]) -> None:
+        only = dict(label.partition("=")[::2] for label in self._only)
+        # One instruction, since each makes a container and an image of its own.
+        pairs = " ".join(f"{_quoted(label)}={_quoted(value)}" for label, value in {**labels, **only}.items())
+        dockerfile = io.BytesIO(f"FROM {base.id}\nLABEL {pairs}\n".encode())
+        with _translated():
+            await self._docker.images.build(fileobj=mktar_from_dockerfile(dockerfile), encoding="gzip", tag=name)
+
+    async def untag(self, name: str) -> None:
+        with suppress(NotFound), _translated():
+            await self._docker.images.delete(name, force=True)
+
+    async def prune(self, labels: Sequence[str]) -> None:
+        with _translated():
+            await self._docker.images.prune(filters={"dangling": ["true"], "label": [*labels, *self._only]})
+
     async def gateway(self) -> str:
         network = self._network or "bridge"
         with _translated():
@@ -368,6 +403,12 @@ def _translated() -> Iterator[None]:
         raise EngineAway("the engine did not answer in time") from error
     except (aiohttp.ClientError, OSError) as error:
         raise EngineAway(f"{type(error).__name__}: {error}") from error
+
+
+def _quoted(text: str) -> str:
+    """Text as a Dockerfile takes it literally. It cannot have line breaks there, which become spaces."""
+    escaped = text.translate({ord(each): f"\\{each}" for each in '\\"$'})
+    return f'"{" ".join(escaped.splitlines())}"'
 
 
 def _says(error: aiodocker.DockerError, words: str) -> bool:

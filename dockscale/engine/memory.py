@@ -6,7 +6,7 @@ Each container gets a loopback address of its own, so that all of them can liste
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -119,6 +119,10 @@ class MemoryEngine:
         """What a container's program would find in its environment."""
         return self._box(container_id).env
 
+    def write(self, container_id: str, *lines: str) -> None:
+        """Let a container's program write to its log."""
+        self._box(container_id).log.extend(lines)
+
     async def crash(self, container_id: str, line: str = "killed") -> None:
         """End a container's program as `kill -9` would: connections break."""
         box = self._box(container_id)
@@ -226,6 +230,29 @@ class MemoryEngine:
     async def logs(self, container_id: str, tail: int) -> tuple[str, ...]:
         self._answer()
         return tuple(self._box(container_id).log[-tail:])
+
+    async def find_image(self, name: str) -> Image:
+        self._answer()
+        for known, image in self._images.items():
+            if name in (known, image.id):
+                return image
+        raise NotFound(f"no image {name}")
+
+    async def pull(self, name: str) -> None:
+        self._answer()
+        raise EngineError(f"there is no registry to pull {name} from")
+
+    async def build(self, base: Image, name: str, labels: Mapping[str, str]) -> None:
+        self._answer()
+        self.add_image(name, self.programs[base.id], {**base.labels, **labels}, base.ports)
+
+    async def untag(self, name: str) -> None:
+        self._answer()
+        if name in self._images:
+            self.remove_image(name)
+
+    async def prune(self, labels: Sequence[str]) -> None:
+        self._answer()  # here an image is its name: there is none without
 
     async def gateway(self) -> str:
         self._answer()

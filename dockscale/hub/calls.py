@@ -41,7 +41,7 @@ GENERATOR_IDLE_S = 60.0
 PARTS_S = 60.0
 """The next part of a large message must come within this."""
 RETRIES = 2
-STATUS: dict[type[Exception], int] = {
+STATUS: dict[type[NoPlace], int] = {
     AppGone: 404, SeveralInstances: 409, StartFailed: 502, LineFull: 503, Failing: 503, TooLate: 504,
 }  # fmt: skip
 """What a call that got no place is counted as: the status that a request would have got."""

@@ -6,8 +6,7 @@ from urllib.parse import parse_qsl, unquote
 
 from dockscale.config import Auth
 from dockscale.core.app import App
-from dockscale.core.pool import NoPlace
-from dockscale.hub import asgi
+from dockscale.hub import asgi, browser
 from dockscale.hub.apps import AppServices
 from dockscale.hub.asgi import Target
 from dockscale.hub.calls import virtual_id
@@ -17,14 +16,14 @@ from dockscale.hub.manager import Manager
 from dockscale.hub.services import parse_id
 from dockscale.hub.stream import Streams
 from dockscale.hub.tokens import BadToken, Tokens, User, anonymous, from_header
-from dockscale.hub.web import Request, status_for, to_json
+from dockscale.hub.web import CORS, Request, last_error, preflight, tell, to_json
 from dockscale.hub.wire import Value, pack, unpack, vouch
 
 MOST_ARGS_BYTES = 2**26
 """Bytes of arguments that a call over HTTP may have."""
-CALL_S = 30.0
-"""Seconds without an answer or a heartbeat until a call over HTTP has failed."""
 MSGPACK = "application/msgpack"
+_WORD = 2**63
+"""Whole numbers below this can be sent, whatever their sign."""
 
 
 class Gateway:
@@ -41,53 +40,53 @@ class Gateway:
         self._auth: Auth = auth
         self._streams = Streams(hub)
 
+    def close(self) -> None:
+        """End what would not end by itself."""
+        self._streams.close()
+
     async def serve(self, request: Request, path: str, app: App | None = None) -> None:
         """Answer a request. `path` has its query; for an app, it is what comes after the app's own address."""
         try:
-            user = self._user(request)
             if app is not None:
-                await self._app(request, app, path, user)
+                await self._visit_app(request, app, path)
             else:
-                await self._route(request, path, user)
-        except (
-            RemoteError,
-            CallTimeout,
-            BadToken,
-            NoPlace,
-            LookupError,
-            ValueError,
-            TypeError,
-            PermissionError,
-        ) as error:
-            if request.status:
-                raise
-            status, word = status_for(error)
-            message = error.args[0] if error.args else word
-            request.fail(status, word, str(message))
+                await self._route(request, path)
+        except Exception as error:
+            tell(request, error)
+
+    async def _route(self, request: Request, path: str) -> None:
+        plain, _, query = path.partition("?")
+        _, workspace, kind, *rest = [*plain.split("/", 4), ""]
+        if kind == "apps":
+            await self._visit(request, workspace, unquote(rest[0]), rest[1:-1], query)
+            return
+        request.lines = CORS
+        if preflight(request):
+            return
+        if plain == "/rpc":
+            await self._streams.serve(request, query)
+        elif workspace == "assets":
+            browser.serve(request)
+        else:
+            await self._services(request, workspace, unquote(rest[0]), "".join(rest[1:-1]), query)
+
+    # Who asks.
 
     def _user(self, request: Request) -> User:
+        """Who sends a request.
+
+        Raises:
+            BadToken: its token is not valid.
+        """
         token = from_header(request.first(b"authorization"), request.first(b"cookie"))
         return self._tokens.read(token) if token else anonymous(SHARED, self._auth)
 
-    async def _route(self, request: Request, path: str, user: User) -> None:
-        plain, _, query = path.partition("?")
-        if plain == "/rpc":
-            await self._streams.serve(request, query, user)
-            return
-        _, workspace, kind, *rest = plain.split("/", 4)
-        name = unquote(rest[0]) if rest else ""
-        if kind == "apps":
-            await self._service(request, workspace, name, rest[1:], query, user)
-        elif not name:
-            context = self._context(user, workspace)
-            request.reply(
-                200, to_json(self._manager.list_services(context, {"workspace": workspace})), "application/json"
-            )
-        elif len(rest) == 1 or not rest[1]:
-            info = self._manager.get_service_info(self._context(user, workspace), f"{workspace}/{name}")
-            request.reply(200, to_json(info), "application/json")
-        else:
-            await self._call(request, await self._find(workspace, name, query, user), rest[1], query, user)
+    def _visitor(self, request: Request) -> User:
+        """Who sends a request to a service that answers HTTP: what is no token of ours may well be the service's."""
+        try:
+            return self._user(request)
+        except BadToken:
+            return anonymous(SHARED, self._auth)
 
     def _context(self, user: User, workspace: str) -> Context:
         """Who comes over HTTP is in no workspace: what is protected needs a permission for where it is."""
@@ -95,21 +94,25 @@ class Gateway:
 
     # Services that answer HTTP.
 
-    async def _app(self, request: Request, app: App, path: str, user: User) -> None:
+    async def _visit_app(self, request: Request, app: App, path: str) -> None:
+        user = self._visitor(request)
         context = self._context(user, app.spec.workspace)
         service = await self._apps.first(app, lambda each: str(each.info.get("type")).lower() in asgi.TYPES, context)
         target = Target(virtual_id(app), service.name, app.spec.workspace, service.info)
         await asgi.answer(self._peer, request, target, path, user)
 
-    async def _service(
-        self, request: Request, workspace: str, name: str, rest: list[str], query: str, user: User
-    ) -> None:
+    async def _visit(self, request: Request, workspace: str, name: str, rest: list[str], query: str) -> None:
         more = f"?{query}" if query else ""
         if not rest:
-            location = f"/{workspace}/apps/{name}/{more}"
+            location = f"{request.target.partition('?')[0]}/{more}"
             request.reply(307, b"", "text/plain", (b"Location", location.encode("latin-1")))
             return
-        target = await self._find(workspace, name, query, user)
+        user = self._visitor(request)
+        try:
+            target = await self._find(request, workspace, name, query, user)
+        except PermissionError:
+            self._user(request)  # a token that is not valid explains it better
+            raise
         if target.kind not in asgi.TYPES:
             raise KeyError(f"the service {name} answers no HTTP: its type is {target.kind}, not asgi or functions")
         await asgi.answer(self._peer, request, target, f"/{rest[0]}{more}", user)
@@ -122,8 +125,11 @@ class Gateway:
             return False
         return self._apps.meant(query) is not None or any(self._hub.services.meant(query))
 
-    async def _find(self, workspace: str, name: str, query: str, user: User) -> Target:
-        """The service that a path names, which `user` may call; an app that sleeps is started for it."""
+    async def _find(self, request: Request, workspace: str, name: str, query: str, user: User) -> Target:
+        """The service that a path names, which `user` may call; an app that sleeps is started for it.
+
+        Raises: as `Manager.choose` and `AppServices.first`.
+        """
         asked = parse_id(f"{workspace}/{name}", workspace)
         context = self._context(user, workspace)
         mode = dict(parse_qsl(query)).get("_mode", "")
@@ -131,6 +137,7 @@ class Gateway:
         if app is None:
             service = await self._manager.choose(asked, mode, context)
             return Target(service.client.full_id, service.name, workspace, service.info)
+        request.app = app
         if not app.spec.speaks_rpc:
             return self._http_app(app)
         service = await self._apps.first(app, lambda each: each.name == asked.name, context, asked.name)
@@ -143,16 +150,33 @@ class Gateway:
 
     # Functions.
 
+    async def _services(self, request: Request, workspace: str, name: str, function: str, query: str) -> None:
+        """List a workspace's services, tell about one, or call it."""
+        user = self._user(request)
+        context = self._context(user, workspace)
+        if not name:
+            found = self._manager.list_services(context, {"workspace": workspace})
+            request.reply(200, to_json(found), "application/json")
+        elif not function:
+            info = self._manager.get_service_info(context, f"{workspace}/{name}")
+            request.reply(200, to_json(info), "application/json")
+        elif request.method in ("GET", "POST"):
+            target = await self._find(request, workspace, name, query, user)
+            await self._call(request, target, unquote(function), query, user)
+        else:
+            request.lines += (b"Allow: GET, POST, OPTIONS",)
+            request.fail(405, "method_not_allowed", f"functions are called by GET or POST, not by {request.method}")
+
     async def _call(self, request: Request, target: Target, function: str, query: str, user: User) -> None:
         args, kwargs = await _arguments(request, query)
-        name = unquote(function).strip("/").replace("/", ".")
-        with self._peer.session(target.address, CALL_S) as session:
+        name = function.strip("/").replace("/", ".")
+        with self._peer.session(target.address) as session:
             vouched = vouch(target.workspace, user.shown())
             self._peer.ask(session, f"services.{target.name}.{name}", args, kwargs, vouched=vouched)
             value = await session.answer
         if isinstance(value, dict) and value.get("_rtype") == "generator":
             await self._stream(request, value, target)
-        elif MSGPACK in request.first(b"accept").decode("latin-1"):
+        elif _wants_msgpack(request):
             request.reply(200, pack(value), MSGPACK)
         elif isinstance(value, bytes):
             request.reply(200, value, "application/octet-stream")
@@ -166,16 +190,14 @@ class Gateway:
         request.start(200, [(b"Content-Type", b"text/event-stream"), (b"Cache-Control", b"no-cache")])
         done = False
         try:
-            while True:
-                item = await self._peer.call(where, str(generator["_rmethod"]), timeout=CALL_S)
-                if isinstance(item, dict) and item.get("_rtype") == "stop_iteration":
-                    break
-                await request.write(b"data: %b\n\n" % to_json(item))
-            done = True
-            await request.write(b"data: [DONE]\n\n")
+            while not done:
+                item = await self._peer.call(where, str(generator["_rmethod"]))
+                done = isinstance(item, dict) and item.get("_rtype") == "stop_iteration"
+                await request.write(b"data: %b\n\n" % (b"[DONE]" if done else to_json(item)))
         except (RemoteError, CallTimeout) as error:
             done = True
-            await request.write(b"event: error\ndata: %b\n\n" % to_json(str(error)))
+            told = last_error(error)[1] if isinstance(error, RemoteError) else str(error)
+            await request.write(b"event: error\ndata: %b\n\n" % to_json(told))
         finally:
             if not done and generator.get("_rclose_method"):
                 self._peer.tell(where, str(generator["_rclose_method"]))
@@ -189,27 +211,38 @@ async def _arguments(request: Request, query: str) -> tuple[list[Value], dict[st
         ValueError: the body is not what its type says.
     """
     given = {name: _number(value) for name, value in parse_qsl(query, keep_blank_values=True) if name != "_mode"}
-    if request.method in ("GET", "HEAD"):
-        return [], given
     body = await request.read_all(MOST_ARGS_BYTES)
-    if not body:
+    if request.method == "GET" or not body:
         return [], given
-    if request.first(b"content-type").startswith(MSGPACK.encode()):
-        value = unpack(body)
-    else:
-        try:
-            value = json.loads(body)
-        except ValueError as error:
-            raise ValueError(f"the body is no JSON: {error}") from None
+    value = unpack(body) if _is_msgpack(request, b"content-type") else _from_json(body)
     if isinstance(value, dict):
         return [], given | {str(name): each for name, each in value.items()}
     return (value if isinstance(value, list) else [value]), given
 
 
+def _from_json(body: bytes) -> Value:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the body is no JSON: {error}") from None
+
+
 def _number(text: str) -> Value:
-    """What a query's value most likely means."""
+    """What a query's value most likely means: a number or a truth value, if it is written like one in JSON."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
-    return value if isinstance(value, int | float | bool) or value is None else text
+    if isinstance(value, int):
+        return value if -_WORD <= value < _WORD else text
+    return value if isinstance(value, float) or value is None else text
+
+
+def _is_msgpack(request: Request, field: bytes) -> bool:
+    return MSGPACK in request.first(field).decode("latin-1").lower()
+
+
+def _wants_msgpack(request: Request) -> bool:
+    """Who sends msgpack gets it as well, unless JSON is asked for."""
+    asked = _is_msgpack(request, b"accept")
+    return asked or (_is_msgpack(request, b"content-type") and b"json" not in request.first(b"accept"))

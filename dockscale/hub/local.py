@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import structlog
@@ -55,7 +55,11 @@ class Busy(Exception):
 
 
 class RemoteError(Exception):
-    """The peer that was called says that it failed."""
+    """The peer that was called says that it failed. `trace` is where in its own program; empty: it was not reached."""
+
+    def __init__(self, message: str, trace: str = "") -> None:
+        super().__init__(message)
+        self.trace = trace
 
 
 class CallTimeout(Exception):
@@ -143,9 +147,15 @@ class LocalPeer:
             }
         }
         self._infos: dict[str, dict[str, Value]] = {}
+        self._lasting: set[str] = set()
 
-    def serve(self, name: str, functions: Functions, /, **info: Value) -> None:
-        """Offer a service. `info` is what its description says besides the functions."""
+    def serve(self, name: str, functions: Functions, /, *, lasts: bool = False, **info: Value) -> None:
+        """Offer a service. `info` is what its description says besides the functions.
+
+        With `lasts`, what it does goes on when the caller goes.
+        """
+        if lasts:
+            self._lasting.add(name)
         self._services[name] = functions
         self._infos[name] = info
 
@@ -198,7 +208,9 @@ class LocalPeer:
         if session is not None and message.header["from"] == session.target:
             self._hear(session, name, message, sender)
         elif message.method.startswith("services."):
-            self._run(self._find(message.method), message, sender, sender.full_id)
+            service = message.method.split(".")[1]
+            owner = f"{sender.full_id}:{service}" if service in self._lasting else sender.full_id
+            self._run(self._find(message.method), message, sender, owner)
         elif message.session:
             self.refuse(message, f"Session not found: {message.method}")
 
@@ -217,7 +229,8 @@ class LocalPeer:
         if name == "resolve":
             session.settle(value)
         else:
-            session.fail(RemoteError(value.get("_rvalue") if isinstance(value, dict) else str(value)))
+            told = value if isinstance(value, dict) else {"_rvalue": value}
+            session.fail(RemoteError(str(told.get("_rvalue")), str(told.get("_rtrace") or "")))
 
     def _find(self, method: str) -> Function | None:
         found: Any = self._services
@@ -388,9 +401,24 @@ class LocalPeer:
         message.vouched = vouched or _own(session.target.partition("/")[0])
         self.send(message)
 
-    def tell(self, target: str, method: str) -> None:
-        """Call a function of a peer and do not wait for what it answers."""
-        self.send(Message({"type": "method", "to": target, "method": method}, body([])))
+    def tell(self, target: str, method: str, *args: Value) -> None:
+        """Call a function of a peer and do not wait for its answer, which is wanted all the same: calls are counted."""
+        header = {"type": "method", "to": target, "method": method, "session": uuid.uuid4().hex}
+        self.send(Message(header, body([*args], promise="*", t=CALL_S / 2)))
+
+    def callback(self, context: Context, value: Value) -> Callable[..., None]:
+        """A function that a caller gave along with its call, as one that does not wait for it; None does nothing.
+
+        Raises:
+            TypeError: it is no function, or one that the caller did not make for its call.
+        """
+        if value is None:
+            return lambda *_: None
+        method = value.get("_rmethod") if isinstance(value, dict) else None
+        # Whatever it says, only the caller itself is called, and no service: dockscale may call more than its callers.
+        if not isinstance(method, str) or method.startswith("services."):
+            raise TypeError("a callback must be a function of the caller")
+        return partial(self.tell, context.caller, method)
 
     def peer_left(self, full_id: str) -> None:
         """Forget a peer: its calls, and ours to it."""

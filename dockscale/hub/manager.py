@@ -59,7 +59,7 @@ class Manager:
         }  # fmt: skip
         peer.serve(
             "default",
-            functions | {name: _unsupported(name) for name in _UNSUPPORTED},
+            functions | {name: unsupported(name) for name in _UNSUPPORTED},
             name="Workspace Manager",
             description="Services and clients of this workspace",
             config={"workspace": "*"},
@@ -191,6 +191,7 @@ class Manager:
             workspace = wanted.workspace
         found = [each.info for each in self._hub.services.all(workspace, context.user, context.workspace)]
         found += self._apps.infos(workspace, context.user)
+        found += [_info(describe()) for full_id, describe in self._hosted.items() if _is_in(full_id, workspace)]
         return [info for info in found if _matches(info, asked) and (wanted is None or _is_meant(info, wanted))]
 
     def get_service_type(self, context: Context, type_id: str) -> None:
@@ -284,7 +285,9 @@ class Manager:
         """Take a message for the log. It is not kept: what instances log is in their containers' logs."""
 
 
-def _unsupported(name: str) -> Function:
+def unsupported(name: str) -> Function:
+    """A function that refuses, for one of Hypha's that dockscale has not."""
+
     def refuse(context: Context, *_: Value, **__: Value) -> None:
         raise NotSupported(f"{name} is not supported by dockscale")
 
@@ -333,6 +336,15 @@ def _matches(info: dict[str, Value], asked: Mapping[str, Value]) -> bool:
     if visibility and (info.get("config") or {}).get("visibility") != visibility:
         return False
     return all(info.get(name) == value for name, value in asked.items() if name in ("name", "type", "app_id") and value)
+
+
+def _is_in(full_id: str, workspace: str) -> bool:
+    return workspace in ("*", full_id.partition("/")[0])
+
+
+def _info(described: Mapping[str, Value]) -> dict[str, Value]:
+    """What a service is, without its functions."""
+    return {name: value for name, value in described.items() if not (isinstance(value, dict) and "_rtype" in value)}
 
 
 def _is_meant(info: dict[str, Value], query: Query) -> bool:

@@ -6,14 +6,16 @@ from contextlib import suppress
 
 from dockscale.claim import Wake
 from dockscale.config import Auth
+from dockscale.control import Control
 from dockscale.core.app import App
 from dockscale.core.pool import Clock, Instance
 from dockscale.core.routes import ToApp, ToHub
 from dockscale.hub.apps import AppServices
 from dockscale.hub.calls import Calls
+from dockscale.hub.controller import SERVICE, Controller
 from dockscale.hub.gateway import Gateway
 from dockscale.hub.http_apps import HttpApps
-from dockscale.hub.hub import Hub
+from dockscale.hub.hub import SHARED, Hub
 from dockscale.hub.instances import Instances
 from dockscale.hub.local import LocalPeer
 from dockscale.hub.manager import Manager
@@ -21,9 +23,6 @@ from dockscale.hub.services import Services
 from dockscale.hub.socket import Door
 from dockscale.hub.tokens import Tokens
 from dockscale.hub.web import Request
-
-MOST_ANSWER_BYTES = 2**26
-"""Bytes of an HTTP app's answer that are given as a value."""
 
 
 class Rpc:
@@ -40,10 +39,11 @@ class Rpc:
         self.calls = Calls(apps, self.hub, wake, clock, tasks)
         self.instances = Instances(apps, self.hub.peers, tokens, url, unplugged)
         self.hub.connect_to(self.instances, self.calls)
-        self._http = HttpApps(self._own("http", tasks), apps, wake, clock, response_timeout, MOST_ANSWER_BYTES)
+        self._http = HttpApps(self._own("http", tasks), apps, wake, clock, response_timeout)
         app_services = AppServices(apps, services, self.hub.peers, wake, self._http)
         peer = self._own(self.hub.manager_id, tasks)
         self.manager = Manager(self.hub, peer, tokens, app_services)
+        self._peer = peer
         self._gateway = Gateway(self.hub, peer, self.manager, app_services, tokens, auth)
         self.has_service = self._gateway.has_service
         self.door = Door(self.hub)
@@ -53,6 +53,11 @@ class Rpc:
         peer = LocalPeer("*", client_id, self.hub.post, tasks)
         self.hub.add(peer)
         return peer
+
+    def connect_to(self, control: Control) -> None:
+        """Say who does what operators want, before the first client comes."""
+        controller = Controller(self._peer, self._apps, control)
+        self.manager.host(f"{SHARED}/{SERVICE}", controller.describe)
 
     async def serve(self, request: Request, route: ToApp | ToHub) -> None:
         """Answer an HTTP request to an app that speaks RPC, or to the hub itself."""
@@ -68,5 +73,6 @@ class Rpc:
                 await self.calls.ended()
         self.instances.closing = True
         self.door.close()
+        self._gateway.close()
         self.calls.close()
         await self._http.close()

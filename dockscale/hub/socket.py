@@ -84,6 +84,8 @@ class Socket(asyncio.Protocol):
         self._over = False
         """Nothing of the client is heard any more."""
         self._holds = 0
+        self._flushes = False
+        """What is to be sent will be, as soon as what has come has been dealt with."""
         self._full = False
         self._written = 0
         self._held: set[Link] = set()
@@ -258,7 +260,9 @@ class Socket(asyncio.Protocol):
     def send(self, frame: bytes) -> None:
         if self._open:
             self._frames.send_binary(frame)
-            self._flush()
+            if not self._flushes:
+                self._flushes = True
+                self._door.loop.call_soon(self._flush)
 
     def tell(self, said: dict[str, Value]) -> None:
         if self._open:
@@ -336,12 +340,15 @@ class Socket(asyncio.Protocol):
             self._flush()
 
     def _flush(self) -> None:
-        for data in self._frames.data_to_send():
-            if data:
-                self._written += len(data)
-                self.transport.write(data)
-            else:
-                self._ends = True
+        """Write what is there to be sent in one go: to write each frame by itself costs more than to route it."""
+        self._flushes = False
+        data = self._frames.data_to_send()
+        if self.transport.is_closing():
+            return
+        if whole := b"".join(data):
+            self._written += len(whole)
+            self.transport.write(whole)
+        self._ends = self._ends or b"" in data  # the package's sign that nothing more will come
         if self._full and self.transport.get_write_buffer_size() > MOST_KEPT_BYTES:
             self._cut_off()
         if self._ends and not self._todo and not self._unread and not self.transport.is_closing():

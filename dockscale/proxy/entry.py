@@ -33,6 +33,8 @@ class Entry:
         self.closing = False
         self.refused: Counter[int] = Counter()
         """Answers by status to requests that reached no app."""
+        self.answered: Counter[int] = Counter()
+        """Answers by status that the hub gave."""
 
     def close_tunnels(self) -> None:
         """Tell every open WebSocket to reconnect elsewhere."""
@@ -82,7 +84,7 @@ class Entry:
             told = "WebSockets to apps of type rpc are not proxied; connect to /ws"
             self._fail(client, request, 501, "not_implemented", told, request_id, {"app_id": app.app_id})
         else:
-            LocalRequest(self._ways, client, request, request_id, route.prefix, app).begin(hub, route)
+            LocalRequest(self._ways, client, request, request_id, self._count, route.prefix, app).begin(hub, route)
 
     def _to_hub(self, hub: Hub, client: Client, request: RequestHead, request_id: bytes, route: Target | None) -> bool:
         """Leave to the hub what is its to answer, and tell whether it is."""
@@ -98,8 +100,12 @@ class Entry:
             lines = (b"Connection: Upgrade\r\nUpgrade: websocket",)
             self._fail(client, request, 426, "upgrade_required", told, request_id, lines=lines)
         else:
-            LocalRequest(self._ways, client, request, request_id).begin(hub, route)
+            prefix = f"/{route.workspace}/apps/{route.service}" if route.service else ""
+            LocalRequest(self._ways, client, request, request_id, self._count, prefix).begin(hub, route)
         return True
+
+    def _count(self, status: int) -> None:
+        self.answered[status] += 1
 
     def _listed(self, workspace: str | None) -> list[dict[str, str]]:
         specs = [app.spec for app in self._registry.apps.values() if workspace in (None, app.spec.workspace)]

@@ -1,6 +1,7 @@
 """A request that dockscale itself answers, part by part, for async code that knows nothing of the proxy."""
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from http.client import responses
 from math import inf
@@ -47,8 +48,8 @@ class LocalRequest:
     """
 
     __slots__ = (
-        "_app", "_at_once", "_client", "_down", "_error", "_inside", "_over", "_request", "_task", "client", "gone",
-        "headers", "host", "http_version", "method", "request_id", "scheme", "status", "target",
+        "_at_once", "_client", "_down", "_ended", "_error", "_inside", "_over", "_request", "_task", "app", "client",
+        "gone", "headers", "host", "http_version", "lines", "method", "request_id", "scheme", "status", "target",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +58,7 @@ class LocalRequest:
         client: Client,
         request: RequestHead,
         request_id: bytes,
+        ended: Callable[[int], None],
         prefix: str = "",
         app: App | None = None,
     ) -> None:
@@ -76,11 +78,16 @@ class LocalRequest:
         self.request_id = request_id.decode()
         self.status = 0
         """What the client was answered; 0 before that."""
+        self.app = app
+        """The app that it is for, as far as that is known."""
+        self.lines: tuple[bytes, ...] = ()
+        """Whole lines that the head of the answer gets besides its own, whatever the answer is."""
         self.gone = asyncio.Event()
         """The client has left."""
         self._client = client
         self._request = request
-        self._app = app
+        self._ended = ended
+        """Told the status, once."""
         self._inside = _Inside(client)
         self._down: Pipe | None = None
         """The answer's body on the way, once `start` was called."""
@@ -228,7 +235,7 @@ class LocalRequest:
     def reply_json(self, status: int, value: object) -> None:
         """Write a whole answer. Raises ConnectionResetError as `start`."""
         self._check_begun(False)
-        reply_json(self._client, self._request, status, value)
+        reply_json(self._client, self._request, status, value, *self.lines)
         self.status = status
         self._close()
 
@@ -244,10 +251,10 @@ class LocalRequest:
             client.keep_alive = False
             client.cut()
         else:
-            more = NOTHING_MORE if self._app is None else {"app_id": self._app.app_id}
+            more = NOTHING_MORE if self.app is None else {"app_id": self.app.app_id}
             reply_failure(
                 client, self._request, status, word, message, self.request_id.encode(),
-                retry_after=retry_after, more=more,
+                retry_after=retry_after, more=more, lines=self.lines,
             )  # fmt: skip
         self.status = status
         self._close()
@@ -261,7 +268,7 @@ class LocalRequest:
             self.fail(error.status, error.word, str(error))
         elif type(error) in STATUS:
             status, word = STATUS[type(error)]
-            again = None if self._app is None else retry_after(self._app, error)
+            again = None if self.app is None else retry_after(self.app, error)
             self.fail(status, word, str(error), again)
         else:
             log.error("request_failed", request_id=self.request_id, exc_info=error)
@@ -290,11 +297,12 @@ class LocalRequest:
             client.keep_alive = False
         client.answered = True
         self.status = answer.status
-        return fields.answer_head(answer, minor=minor, keep_alive=client.keep_alive, extra=b"")
+        extra = b"".join(line + b"\r\n" for line in self.lines)
+        return fields.answer_head(answer, minor=minor, keep_alive=client.keep_alive, extra=extra)
 
     def _sent(self, error: Exception | None) -> None:
         if error is not None:
-            self.failed(Unfinished("the body of the answer is shorter than it says"))
+            self.failed(BadAnswer("the body of the answer is shorter than it says"))
 
     # The end.
 
@@ -314,6 +322,7 @@ class LocalRequest:
     def _stop(self) -> None:
         """From now on the connection is not this request's any more."""
         self._over = True
+        self._ended(self.status)
         for pipe in (self._client.upload, self._down):
             if pipe is not None:
                 pipe.stop()

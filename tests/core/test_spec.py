@@ -22,6 +22,7 @@ CONTRACT: list[tuple[str, object, str, object]] = [
     ("route.path", None, "/shop/", "/shop"),
     ("route.strip_path", True, "false", False),
     ("service_selection_mode", SelectionMode.RANDOM, "min_load", SelectionMode.MIN_LOAD),
+    ("visibility", "public", "protected", "protected"),
     ("priority", 0, "-5", -5),
     ("lazy", True, "false", False),
     ("autoscaling.enabled", True, "false", False),

@@ -15,7 +15,7 @@ from dockscale.engine import Engine, EngineError, Event, NotFound
 from dockscale.engine.docker import DockerEngine
 from dockscale.engine.memory import MemoryEngine, Program
 from tests.support.backend import backend
-from tests.support.real import Real
+from tests.support.real import PROBE, Real
 from tests.support.world import ENABLED, until
 
 
@@ -27,6 +27,8 @@ class Hands(Protocol):
     def create(self, name: str, labels: Mapping[str, str], exits: bool = False, **more: Any) -> str: ...
     def build(self, name: str, labels: Mapping[str, str]) -> None: ...
     def environment(self, container_id: str) -> Mapping[str, str]: ...
+    def base(self) -> str: ...
+    def named(self, name: str) -> str: ...
 
 
 @dataclass
@@ -43,6 +45,13 @@ class MemoryHands:
 
     def environment(self, container_id: str) -> Mapping[str, str]:
         return self.engine.environment(container_id)
+
+    def base(self) -> str:
+        self.engine.add_image("base", Program(backend))
+        return "base"
+
+    def named(self, name: str) -> str:
+        return name
 
 
 @dataclass
@@ -61,6 +70,12 @@ class DockerHands:
         seen = self.real.client.containers.get(container_id).exec_run("env").output
         assert isinstance(seen, bytes)
         return dict(line.partition("=")[::2] for line in seen.decode().splitlines())
+
+    def base(self) -> str:
+        return PROBE
+
+    def named(self, name: str) -> str:
+        return self.real.named(name)
 
 
 @pytest.fixture(params=["memory", pytest.param("docker", marks=pytest.mark.engine)])
@@ -156,6 +171,64 @@ async def test_an_image_can_be_made_into_a_container(hands: Hands) -> None:
     assert copy.runs
     assert copy.managed
     assert copy.image_id == image.id
+
+
+async def test_an_image_is_made_of_another_with_more_labels_whatever_is_in_them(hands: Hands) -> None:
+    base = await hands.engine.find_image(hands.base())
+    said = {"dockscale.name": "a 'b' \"c\" $d \\n \\ é = `e`", "dockscale.type": "", "two words": "x"}
+
+    await hands.engine.build(base, hands.named("shop"), ENABLED | said)
+
+    made = await hands.engine.find_image(hands.named("shop"))
+    [listed] = (await hands.engine.list()).images
+    assert (listed.id, listed.name.partition(":")[0]) == (made.id, hands.named("shop"))
+    assert listed.labels.items() >= (ENABLED | said).items()
+    assert (made.labels, made.ports) == (listed.labels, base.ports)
+
+
+async def test_an_image_that_is_made_anew_takes_the_name_from_the_one_before(hands: Hands) -> None:
+    base = await hands.engine.find_image(hands.base())
+    await hands.engine.build(base, hands.named("shop"), ENABLED | {"dockscale.name": "one", "dockscale.version": "1"})
+    first = await hands.engine.find_image(hands.named("shop"))
+
+    await hands.engine.build(first, hands.named("shop"), {"dockscale.name": "two"})
+
+    [listed] = (await hands.engine.list()).images
+    assert listed.id != first.id
+    assert (listed.labels["dockscale.name"], listed.labels["dockscale.version"]) == ("two", "1")
+
+
+async def test_an_image_that_lost_its_name_is_not_listed_and_leaves_what_it_was_made_from(hands: Hands) -> None:
+    base = await hands.engine.find_image(hands.base())
+    await hands.engine.build(base, hands.named("shop"), ENABLED)
+
+    await hands.engine.untag(hands.named("shop"))
+    await hands.engine.untag(hands.named("shop"))
+    await hands.engine.prune(["dockscale.enable=true"])
+
+    assert (await hands.engine.list()).images == ()
+    assert await hands.engine.find_image(base.name) == base
+    with pytest.raises(NotFound):
+        await hands.engine.find_image(hands.named("shop"))
+
+
+async def test_an_image_without_a_name_stays_until_nothing_is_made_from_it(hands: Hands) -> None:
+    base = await hands.engine.find_image(hands.base())
+    await hands.engine.build(base, hands.named("shop"), ENABLED)
+    image = await hands.engine.find_image(hands.named("shop"))
+    copy_id = await hands.engine.clone(image, hands.named("shop") + "-1", {"dockscale.managed": "true"}, {})
+    await hands.engine.start(copy_id)
+
+    await hands.engine.untag(hands.named("shop"))
+    await hands.engine.prune(["dockscale.enable=true"])
+    await hands.engine.stop(copy_id, 1.0)
+    await hands.engine.start(copy_id)
+    assert (await hands.engine.inspect(copy_id)).runs
+    await hands.engine.remove(copy_id)
+    await hands.engine.prune(["dockscale.enable=true"])
+
+    with pytest.raises(NotFound):
+        await hands.engine.find_image(image.id)
 
 
 @pytest.mark.parametrize("kind", ["container", "image"])

@@ -1,7 +1,7 @@
 """An ordinary hypha_rpc program, as the instances of an rpc app run it, in this process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,9 +21,12 @@ class Counter:
         return self.count
 
 
-async def work(env: Mapping[str, str]) -> None:
-    """Connect by the environment that dockscale gives, register, and serve until cancelled."""
-    api = await connect_to_server(
+Works = Callable[[Mapping[str, str]], Coroutine[Any, Any, None]]
+
+
+async def connect(env: Mapping[str, str]) -> Any:
+    """Connect by the environment that dockscale gives."""
+    return await connect_to_server(
         {
             "server_url": env["HYPHA_SERVER_URL"],
             "workspace": env["HYPHA_WORKSPACE"],
@@ -31,6 +34,11 @@ async def work(env: Mapping[str, str]) -> None:
             "token": env["HYPHA_TOKEN"],
         }
     )
+
+
+async def work(env: Mapping[str, str]) -> None:
+    """Connect, register, and serve until cancelled."""
+    api = await connect(env)
     try:
         await api.register_service(web(env["HYPHA_CLIENT_ID"]))
         await api.register_service(default(env["HYPHA_CLIENT_ID"]))
@@ -91,11 +99,13 @@ def web(me: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def rpc_world(labels: Mapping[str, str] | None = None, **settings: Any) -> AsyncIterator[World]:
-    """Run dockscale with one rpc app `bot`, whose instances are real clients in this process."""
+async def rpc_world(
+    labels: Mapping[str, str] | None = None, *, runs: Works = work, **settings: Any
+) -> AsyncIterator[World]:
+    """Run dockscale with one rpc app `bot`, whose instances are real clients in this process and do `runs`."""
     engine = MemoryEngine()
     own = {"type": "rpc", "app_id": "bot"}
-    engine.add_image("bot", Program(backend, connects=work), ENABLED | prefixed(own | dict(labels or {})), ports=())
+    engine.add_image("bot", Program(backend, connects=runs), ENABLED | prefixed(own | dict(labels or {})), ports=())
     async with serving(engine, **settings) as it:
         yield it
 
