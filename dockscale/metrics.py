@@ -101,6 +101,7 @@ def _counters(apps: list[App]) -> Iterator[Metric]:
     failures = CounterMetricFamily("dockscale_start_failures", "Starts that failed.", labels=("app",))
     deaths = CounterMetricFamily("dockscale_instance_deaths", "Instances that died by themselves.", labels=("app",))
     ejected = CounterMetricFamily("dockscale_instances_ejected", "Instances that took no connections.", labels=("app",))
+    calls = CounterMetricFamily("dockscale_rpc_calls", "RPC calls that ended on an instance.", labels=("app",))
     for app in apps:
         for code, count in sorted(app.stats.requests.items()):
             requests.add_metric((app.app_id, str(code)), count)
@@ -111,7 +112,8 @@ def _counters(apps: list[App]) -> Iterator[Metric]:
         failures.add_metric((app.app_id,), app.stats.start_failures)
         deaths.add_metric((app.app_id,), app.stats.deaths)
         ejected.add_metric((app.app_id,), app.stats.ejected)
-    yield from (requests, decisions, scaled, failures, deaths, ejected)
+        calls.add_metric((app.app_id,), app.stats.rpc_calls)
+    yield from (requests, decisions, scaled, failures, deaths, ejected, calls)
 
 
 def _histograms(apps: list[App]) -> Iterator[Metric]:

@@ -17,6 +17,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 NAMES = {
     "dockscale_requests_total", "dockscale_decisions_total", "dockscale_scale_events_total",
     "dockscale_start_failures_total", "dockscale_instance_deaths_total", "dockscale_instances_ejected_total",
+    "dockscale_rpc_calls_total",
     "dockscale_instances", "dockscale_in_flight", "dockscale_waiting", "dockscale_load", "dockscale_load_target",
     "dockscale_engine_up", "dockscale_connections", "dockscale_refused_total", "dockscale_apps",
     "dockscale_apps_invalid", "dockscale_build_info",

@@ -81,6 +81,7 @@ class AppServices:
         service = self._known(app, fits)
         if service is None:
             with await claim(app, self._wake) as lease:
+                app.leave()  # it was asked for
                 client = self._client(app, lease.instance)
                 service = self._known(app, fits)
                 if service is None:

@@ -6,6 +6,7 @@ accept nothing from anyone else.
 """
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from dockscale.hub.wire import (
 )
 
 SUFFIX = "__lb"
+_VIRTUAL = re.compile(rf"(?P<workspace>[^/]*)/(?P<app_id>.+?){SUFFIX}(?:_(?P<mode>\w+))?")
 USUAL_BEAT_S = 15.0
 """How often a caller wants a sign of life when its call does not say."""
 GRACE_S = 5.0
@@ -46,7 +48,10 @@ STATUS: dict[type[NoPlace], int] = {
 }  # fmt: skip
 """What a call that got no place is counted as: the status that a request would have got."""
 _PROTECTED = "PermissionError: what is called is protected, and in another workspace"
-_PARTS = "services.built-in.message_cache."
+_BUILT_IN = "services.built-in."
+_PARTS = f"{_BUILT_IN}message_cache."
+_DEEPEST = 8
+"""Sessions within sessions that are looked for in the name of a method."""
 _GENERATOR = b"\xa6_rtype\xa9generator"
 _STOPPED = b"\xa6_rtype\xaestop_iteration"
 
@@ -89,16 +94,37 @@ class Call:
         self.until = inf
         """When the caller has given up."""
 
+    def goes_on(self, now: float) -> None:
+        """Note a sign of life: the caller waits anew."""
+        self.until = now + 2 * self.every + GRACE_S
+
 
 class Parts:
     """A large call on its way to a virtual client in parts: they all go to one instance."""
 
-    __slots__ = ("call", "session")
+    __slots__ = ("call", "last", "session")
 
     def __init__(self, call: Call) -> None:
         self.call = call
+        self.last = -1
+        """The highest number of a part so far."""
         self.session = ""
         """Where its answer is wanted, once that is known."""
+
+
+class Back:
+    """What an instance asks its caller: the answer goes back to that instance."""
+
+    __slots__ = ("every", "instance", "until")
+
+    def __init__(self, instance: Client, every: float, now: float) -> None:
+        self.instance = instance
+        self.every = every
+        self.goes_on(now)
+
+    def goes_on(self, now: float) -> None:
+        """Note a sign of life: the instance waits anew."""
+        self.until = now + 2 * self.every + GRACE_S
 
 
 class Generator:
@@ -111,6 +137,15 @@ class Generator:
         self.keys = keys
         """What asks for the next item, and what closes it."""
         self.until = until
+
+    def closes(self, method: str) -> bool:
+        """Tell whether this method closes it."""
+        return method == self.keys[1][1]
+
+
+def is_virtual(full_id: str) -> bool:
+    """Tell whether it is the id of an app's virtual client, which nobody may have."""
+    return _VIRTUAL.fullmatch(full_id) is not None
 
 
 def virtual_id(app: App, mode: SelectionMode | None = None) -> str:
@@ -131,7 +166,7 @@ class Calls:
         self._switch = switch
         self.open: dict[Key, Call] = {}
         """By caller and session."""
-        self.backs: dict[Key, Client] = {}
+        self.backs: dict[Key, Back] = {}
         """Who hears the answers to what an instance asked its caller: by caller and the instance's session."""
         self.parts: dict[Key, Parts] = {}
         """Large messages to virtual clients, by caller and key."""
@@ -141,7 +176,7 @@ class Calls:
         self._tokens: dict[Key, str] = {}
         """Which instance a caller of a sticky app was with, by caller and app id."""
         self._one_ended = asyncio.Event()
-        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep_again)
 
     async def ended(self) -> None:
         """Wait until no call is open."""
@@ -158,36 +193,36 @@ class Calls:
             return True
         if target is None:
             return self._to_virtual(message, sender)
-        if isinstance(target, Client) and target.place is not None and _is_app_call(message):
-            self._pinned(message, sender, target)
-            return True
+        if isinstance(target, Client) and target.place is not None:
+            return self._to_instance(message, sender, target)
         return False
 
     # To an app: any of its instances.
 
     def _to_virtual(self, message: Message, sender: Peer) -> bool:
-        app, mode = self._meant(message.header["to"])
-        if app is None:
+        meant = _VIRTUAL.fullmatch(message.header["to"])
+        if meant is None:
             return False
+        app, mode = self._meant(meant)
         if message.method.startswith(_PARTS):
             self._take_part(message, sender, app, mode)
-        elif message.method.startswith("services.built-in."):
+        elif message.method.startswith(_BUILT_IN):
             self._answer_itself(message, sender)
-        elif message.method.startswith("services."):
+        elif not message.method.startswith("services."):
+            self._pass_back(message, sender)
+        elif app is not None:
             self._place(message, sender, app, mode)
         else:
-            self._pass_back(message, sender)
+            return False
         return True
 
-    def _meant(self, full_id: str) -> tuple[App | None, SelectionMode | None]:
+    def _meant(self, meant: re.Match[str]) -> tuple[App | None, SelectionMode | None]:
         """The app behind a virtual client's id, and the selection mode that is part of it."""
-        workspace, _, client_id = full_id.partition("/")
-        app_id, suffix, mode = client_id.rpartition(SUFFIX)
-        app = self._apps.get(app_id) if suffix else None
-        if app is None or app.spec.workspace != workspace:
+        app, mode = self._apps.get(meant["app_id"]), meant["mode"]
+        if app is None or app.spec.workspace != meant["workspace"]:
             return None, None
         try:
-            return app, SelectionMode(mode[1:]) if mode else None
+            return app, SelectionMode(mode) if mode else None
         except ValueError:
             return None, None
 
@@ -215,6 +250,9 @@ class Calls:
                 except NoPlace as error:
                     self._no_place(message, sender, app, error, began)
                     return
+                except asyncio.CancelledError:
+                    self._count(app, 499, began)  # its caller has left
+                    raise
                 if self._give(message, sender, app, lease, began):
                     return
                 avoid = lease.instance
@@ -238,6 +276,7 @@ class Calls:
             self._end(call, 403)
             self._switch.refuse(message, sender, _PROTECTED)
             return True
+        _acquaint(sender, client)
         if app.pool.mode is SelectionMode.STICKY:
             self._tokens[sender.full_id, app.app_id] = lease.instance.token
         if message.method.startswith(_PARTS):
@@ -250,18 +289,28 @@ class Calls:
         """Note a call and send it on."""
         if message.session:
             call.every = promised_every(message) or USUAL_BEAT_S
-            call.until = self._clock() + 2 * call.every + GRACE_S
-            self.open[call.caller.full_id, message.session] = call
+            call.goes_on(self._clock())
+            self._open(call, message.session)
         else:
             self._end(call, 200)  # nobody will hear when it is over
         message.header["to"] = call.instance.full_id
         call.instance.deliver(message, call.caller)
 
+    def _open(self, call: Call, session: str) -> None:
+        key = call.caller.full_id, session
+        former = self.open.get(key)
+        self.open[key] = call
+        if former is not None and former is not call:
+            self._end(former, 499)  # its caller can hear of one only
+
     def _no_place(self, message: Message, sender: Peer, app: App, error: NoPlace, began: float) -> None:
-        app.leave()
-        app.stats.requests[status_of(error)] += 1
-        app.stats.duration.add(self._clock() - began)
+        self._count(app, status_of(error), began)
         self._switch.refuse(message, sender, f"{type(error).__name__}: {error}")
+
+    def _count(self, app: App, status: int, began: float) -> None:
+        app.leave()
+        app.stats.requests[status] += 1
+        app.stats.duration.add(self._clock() - began)
 
     def _token(self, sender: Peer, app: App) -> str:
         return self._tokens.get((sender.full_id, app.app_id), "") if app.pool.mode is SelectionMode.STICKY else ""
@@ -293,86 +342,118 @@ class Calls:
 
     # To one instance.
 
-    def _pinned(self, message: Message, sender: Peer, target: Client) -> None:
+    def _to_instance(self, message: Message, sender: Peer, target: Client) -> bool:
         """Count a call that is meant for this instance and no other."""
-        assert target.place is not None
-        app, instance = target.place
-        began = self._clock()
+        if _is_app_call(message):
+            self._begin(self._pinned(sender, target, message.method), message)
+            return True
+        if message.method == f"{_PARTS}set":
+            self._begin_pinned_parts(message, sender, target)
+        return False
+
+    def _begin_pinned_parts(self, message: Message, sender: Peer, target: Client) -> None:
+        try:
+            args = _part(message)
+        except Malformed:
+            return
+        inner = _inner(args)
+        if inner is not None and _is_app_call(inner):
+            call = self._pinned(sender, target, inner.method)
+            call.until = self._clock() + PARTS_S
+            self._open(call, inner.session)
+
+    def _pinned(self, sender: Peer, target: Client, asks: str) -> Call:
+        app, instance = _place(target)
         if app.arrive():
             self._wake(app)
-        generator = self.generators.get((sender.full_id, message.method))
+        generator = self.generators.get((sender.full_id, asks))
         if generator is not None:
             generator.until = inf  # as long as the next item is being made
-        self._begin(Call(app, sender, target, "", app.pool.join(instance), began, message.method), message)
+        return Call(app, sender, target, "", app.pool.join(instance), self._clock(), asks)
 
     # From an instance.
 
     def _from_instance(self, message: Message, sender: Client, target: Peer | None) -> bool:
         """Put what an instance says in the course of a call under the name that its caller knows."""
+        if target is None:
+            return False
         if message.method.startswith(_PARTS):
             return self._part_from_instance(message, sender, target)
-        owner, _, name = message.method.rpartition(".")
-        key = (message.header["to"], owner)
-        call = self.open.get(key)
-        if call is None or call.instance is not sender or target is None:
+        key, call = self._course(message, sender)
+        if call is None:
             return False
-        now = self._clock()
-        call.until = now + 2 * call.every + GRACE_S
+        call.goes_on(self._clock())
         self._rename(message, call)
+        _, _, name = message.method.removeprefix(key[1]).partition(".")
         if name == "heartbeat":
             call.beats += 1
-            if call.beats == 1 and now - call.placed < call.every / 2:
+            if call.beats == 1 and self._clock() - call.began < call.every / 2:
                 return True  # its caller has only just begun to wait
         elif name in ("resolve", "reject"):
             self._answered(call, key, message.body, failed=name == "reject")
         target.deliver(message, sender)
         return True
 
+    def _course(self, message: Message, sender: Client) -> tuple[Key, Call | None]:
+        """The call in whose course an instance says this: functions are named `session.….name`."""
+        caller, owner = message.header["to"], message.method
+        if not owner.startswith("services."):
+            for _ in range(_DEEPEST):
+                owner = owner.rpartition(".")[0]
+                call = self.open.get((caller, owner))
+                if call is not None and call.instance is sender:
+                    return (caller, owner), call
+        return (caller, ""), None
+
     def _rename(self, message: Message, call: Call) -> None:
         if not call.virtual:
             return
         message.header["from"] = call.virtual
         if message.session:
-            self.backs[call.caller.full_id, message.session] = call.instance
+            self._expect_back(call, message.session, promised_every(message))
+
+    def _expect_back(self, call: Call, session: str, every: float) -> None:
+        self.backs[call.caller.full_id, session] = Back(call.instance, every or USUAL_BEAT_S, self._clock())
 
     def _answered(self, call: Call, key: Key, data: bytes, *, failed: bool) -> None:
         del self.open[key]
         generator = self.generators.get((call.caller.full_id, call.asks))
-        if generator is not None:
-            over = failed or _STOPPED in data or call.asks == generator.keys[1][1]
-            self._drop_generator(generator) if over else self._rest(generator)
-        elif not failed and _GENERATOR in data:
+        if generator is not None and (failed or _STOPPED in data or generator.closes(call.asks)):
+            self._drop_generator(generator)
+        if not failed and _GENERATOR in data:
             self._keep_generators(call, data)
         self._end(call, 500 if failed else 200)
 
     def _end(self, call: Call, status: int) -> None:
         """Count how a call ended, and give its place back."""
         self._one_ended.set()
+        generator = self.generators.get((call.caller.full_id, call.asks))
+        if generator is not None:
+            generator.until = self._clock() + GENERATOR_IDLE_S
         if call.lease is None:
             return
         call.lease.release()
         call.lease = None
-        app = call.app
-        app.leave()
-        app.stats.requests[status] += 1
-        app.stats.rpc_calls += 1
-        app.stats.queue_wait.add(call.placed - call.began)
-        app.stats.duration.add(self._clock() - call.began)
+        call.app.stats.rpc_calls += 1
+        call.app.stats.queue_wait.add(call.placed - call.began)
+        self._count(call.app, status, call.began)
 
     # Generators.
 
     def _keep_generators(self, call: Call, data: bytes) -> None:
-        assert call.instance.place is not None
-        app, instance = call.instance.place
+        try:
+            values = [value for value in maps_in(unpack(data)) if value.get("_rtype") == "generator"]
+        except Malformed:
+            return  # its caller cannot read it either
+        app, instance = _place(call.instance)
         caller = call.caller.full_id
-        for value in maps_in(unpack(data)):
-            if value.get("_rtype") == "generator":
-                keys = (caller, str(value.get("_rmethod"))), (caller, str(value.get("_rclose_method")))
-                generator = Generator(app.pool.join(instance), keys, self._clock() + GENERATOR_IDLE_S)
-                self.generators |= dict.fromkeys(keys, generator)
-
-    def _rest(self, generator: Generator) -> None:
-        generator.until = self._clock() + GENERATOR_IDLE_S
+        for value in values:
+            keys = (caller, str(value.get("_rmethod"))), (caller, str(value.get("_rclose_method")))
+            for key in keys:
+                if key in self.generators:
+                    self._drop_generator(self.generators[key])
+            generator = Generator(app.pool.join(instance), keys, self._clock() + GENERATOR_IDLE_S)
+            self.generators |= dict.fromkeys(keys, generator)
 
     def _drop_generator(self, generator: Generator) -> None:
         for key in generator.keys:
@@ -384,84 +465,112 @@ class Calls:
     def _pass_back(self, message: Message, sender: Peer) -> None:
         owner, _, name = message.method.rpartition(".")
         key = (sender.full_id, owner)
-        instance = self.backs.get(key)
-        if instance is None:
+        back = self.backs.get(key)
+        if back is None:
             self._switch.refuse(message, sender, f"Session not found: {message.method}")
             return
+        back.goes_on(self._clock())
         if name in ("resolve", "reject"):
             del self.backs[key]
-        message.header["to"] = instance.full_id
-        instance.deliver(message, sender)
+        message.header["to"] = back.instance.full_id
+        back.instance.deliver(message, sender)
 
     # Large messages in parts.
 
-    def _take_part(self, message: Message, sender: Peer, app: App, mode: SelectionMode | None) -> None:
+    def _take_part(self, message: Message, sender: Peer, app: App | None, mode: SelectionMode | None) -> None:
         """Pass a part on to the instance that has the others."""
         try:
-            what, args = _part(message)
+            args = _part(message)
         except Malformed as error:
             self._switch.refuse(message, sender, str(error))
             return
-        key = (sender.full_id, args[0])
-        instance, parts = self.backs.get(key), self.parts.get(key)
-        if instance is not None:  # an answer to what that one asked
+        what, key = message.method.removeprefix(_PARTS), (sender.full_id, args[0])
+        back, parts = self.backs.get(key), self.parts.get(key)
+        if back is not None:  # an answer to what that one asked
+            back.until = self._clock() + PARTS_S
             if what == "process":
                 del self.backs[key]
-            self._forward_part(message, sender, app, instance)
+            self._forward_part(message, sender, back.instance)
         elif parts is not None:
             self._add_part(message, parts, key, what, args)
-        elif what == "create":
+        elif what == "create" and app is not None:
             self._place(message, sender, app, mode)
         else:
             self._switch.refuse(message, sender, f"KeyError: no message with the key {args[0]} was begun")
 
     def _begin_parts(self, call: Call, message: Message) -> None:
-        _, args = _part(message)
-        self.parts[call.caller.full_id, args[0]] = Parts(call)
+        key = call.caller.full_id, _part(message)[0]
+        former = self.parts.get(key)
+        if former is not None:
+            self._end(former.call, 499)
+        self.parts[key] = Parts(call)
         call.until = self._clock() + PARTS_S
-        self._forward_part(message, call.caller, call.app, call.instance)
+        self._forward_part(message, call.caller, call.instance)
 
     def _add_part(self, message: Message, parts: Parts, key: Key, what: str, args: list[Value]) -> None:
         call = parts.call
         call.until = self._clock() + PARTS_S
-        if what == "set" and args[1] == 0 and (inner := _inner(args)) is not None and inner.session:
-            if not _may_call(call.caller, call.instance, inner.method):
-                del self.parts[key]
-                self._end(call, 403)
-                self._switch.refuse(message, call.caller, _PROTECTED)
-                return
-            parts.session, call.asks = inner.session, inner.method
-            self.open[call.caller.full_id, inner.session] = call
-        elif what in ("process", "remove"):
+        if what == "set" and not self._look_into(parts, args):
+            del self.parts[key]
+            self._end(call, 403)
+            self._switch.refuse(message, call.caller, _PROTECTED)
+            return
+        if what in ("process", "remove"):
             del self.parts[key]
             if what == "remove":
                 self.open.pop((call.caller.full_id, parts.session), None)
+            elif parts.session:
+                call.goes_on(self._clock())
             if what == "remove" or not parts.session:
                 self._end(call, 200)
-        self._forward_part(message, call.caller, call.app, call.instance)
+        self._forward_part(message, call.caller, call.instance)
 
-    def _forward_part(self, message: Message, sender: Peer, app: App, instance: Client) -> None:
-        self._begin(Call(app, sender, instance, message.header["to"], None, self._clock(), message.method), message)
+    def _look_into(self, parts: Parts, args: list[Value]) -> bool:
+        """Learn from the first part what is called, and from the last one how long its caller waits.
 
-    def _part_from_instance(self, message: Message, sender: Client, target: Peer | None) -> bool:
+        False if the caller may not call that, or hides what it is.
+        """
+        call = parts.call
+        if args[1] >= parts.last:
+            parts.last = args[1]
+            call.every = promised_every(Message({}, args[2])) or USUAL_BEAT_S
+        if args[1] != 0:
+            return True
+        inner = _inner(args)
+        if inner is None or not _may_call(call.caller, call.instance, inner.method):
+            return False
+        if inner.session and not parts.session:
+            parts.session, call.asks = inner.session, inner.method
+            self._open(call, inner.session)
+        return True
+
+    def _forward_part(self, message: Message, sender: Peer, instance: Client) -> None:
+        app, virtual = _place(instance)[0], message.header["to"]
+        self._begin(Call(app, sender, instance, virtual, None, self._clock(), message.method), message)
+
+    def _part_from_instance(self, message: Message, sender: Client, target: Peer) -> bool:
         """Part of what an instance says in the course of a call: its answer, or a call of what it was given."""
         try:
-            what, args = _part(message)
+            args = _part(message)
         except Malformed:
             return False
         key = (message.header["to"], args[0])
         call = self.open.get(key)
-        if call is None or call.instance is not sender or target is None:
+        if call is None or call.instance is not sender:
             return False
         self._rename(message, call)
         call.until = self._clock() + PARTS_S
-        if what == "set" and args[1] == 0 and (inner := _inner(args)) is not None:
-            name = inner.method.rpartition(".")[2]
+        what, inner = message.method.removeprefix(_PARTS), _inner(args)
+        if inner is not None:
+            name = inner.method.removeprefix(f"{args[0]}.")
             call.ending = name if name in ("resolve", "reject") else ""
             if inner.session and call.virtual:
-                self.backs[call.caller.full_id, inner.session] = sender
-        elif what == "process" and call.ending:
-            self._answered(call, key, b"", failed=call.ending == "reject")
+                self._expect_back(call, inner.session, call.every)
+        elif what == "process":
+            if call.ending:
+                self._answered(call, key, b"", failed=call.ending == "reject")
+            else:
+                call.goes_on(self._clock())
         target.deliver(message, sender)
         return True
 
@@ -476,19 +585,18 @@ class Calls:
             del self.open[key]
             if call.instance is client:
                 self._tell_lost(call, key[1])
-            self._end(call, 502 if call.instance is client else 499)
-        for key, parts in [
-            (key, parts) for key, parts in self.parts.items() if client in (parts.call.caller, parts.call.instance)
-        ]:
-            del self.parts[key]
-            self._end(parts.call, 499)
-        for generator in {
-            each
-            for each in self.generators.values()
-            if full_id == each.keys[0][0] or each.lease.instance is _place(client)
-        }:
-            self._drop_generator(generator)
-        self.backs = {key: each for key, each in self.backs.items() if each is not client and key[0] != full_id}
+            self._end(call, _status_without(client, call))
+        for key, parts in list(self.parts.items()):
+            if client in (parts.call.caller, parts.call.instance):
+                del self.parts[key]
+                self._end(parts.call, _status_without(client, parts.call))
+        instance = client.place[1] if client.place is not None else None
+        for generator in set(self.generators.values()):
+            if full_id == generator.keys[0][0] or generator.lease.instance is instance:
+                self._drop_generator(generator)
+        self.backs = {
+            key: back for key, back in self.backs.items() if back.instance is not client and key[0] != full_id
+        }
         self._tokens = {key: token for key, token in self._tokens.items() if key[0] != full_id}
 
     def _tell_lost(self, call: Call, session: str) -> None:
@@ -499,9 +607,12 @@ class Calls:
         why = f"the instance {call.instance.client_id} left while it worked on {call.asks}"
         call.caller.deliver(Message(header, body([error_value(f"ConnectionError: {why}")])), call.caller)
 
-    def _sweep(self) -> None:
+    def _sweep_again(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep_again)
+        self.sweep()
+
+    def sweep(self) -> None:
         """Forget what nobody waits for any more."""
-        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         now = self._clock()
         for key in [key for key, parts in self.parts.items() if parts.call.until <= now]:
             self._end(self.parts.pop(key).call, 499)
@@ -510,6 +621,7 @@ class Calls:
             self._end(call, 504)
         for generator in {each for each in self.generators.values() if each.until <= now}:
             self._drop_generator(generator)
+        self.backs = {key: back for key, back in self.backs.items() if back.until > now}
 
     def __repr__(self) -> str:
         waiting = sum(map(len, self._waiting.values()))
@@ -549,7 +661,7 @@ def _reply(message: Message, sender: Peer, how: str, data: bytes = b"") -> None:
 
 def _is_app_call(message: Message) -> bool:
     """It wants an answer of the app, and not of the RPC library in it."""
-    return bool(message.session) and not message.method.startswith("services.built-in.")
+    return bool(message.session) and not message.method.startswith(_BUILT_IN)
 
 
 def _may_call(sender: Peer, instance: Client, method: str) -> bool:
@@ -560,12 +672,24 @@ def _may_call(sender: Peer, instance: Client, method: str) -> bool:
     return (service is not None and service.public) or sender.user.may(instance.workspace, "r")
 
 
-def _place(client: Client) -> Instance | None:
-    return client.place[1] if client.place is not None else None
+def _acquaint(sender: Peer, instance: Client) -> None:
+    """Let a caller from another workspace, and the instance that it is given, answer each other."""
+    if isinstance(sender, Client) and sender.workspace != instance.workspace:
+        sender.acquainted.add(instance.full_id)
+        instance.acquainted.add(sender.full_id)
 
 
-def _part(message: Message) -> tuple[str, list[Value]]:
-    """What is done with a part, and the arguments.
+def _place(instance: Client) -> tuple[App, Instance]:
+    assert instance.place is not None, "only instances are asked to work"
+    return instance.place
+
+
+def _status_without(gone: Client, call: Call) -> int:
+    return 502 if call.instance is gone else 499
+
+
+def _part(message: Message) -> list[Value]:
+    """The arguments of a call that has to do with a part; the first one is the key.
 
     Raises:
         Malformed: they are not those of such a call.
@@ -573,14 +697,17 @@ def _part(message: Message) -> tuple[str, list[Value]]:
     args = message.read_body().get("args")
     if not isinstance(args, list) or not args or not isinstance(args[0], str):
         raise Malformed("a part needs a key")
-    what = message.method.rpartition(".")[2]
-    if what == "set" and (len(args) < 3 or not isinstance(args[2], bytes)):
+    if message.method.endswith(".set") and (
+        len(args) < 3 or not isinstance(args[1], int) or not isinstance(args[2], bytes)
+    ):
         raise Malformed("a part needs a number and bytes")
-    return what, args
+    return args
 
 
 def _inner(args: list[Value]) -> Message | None:
-    """The message that begins in this part; it need not be whole."""
+    """The message that begins in this part, if it is the first one. It need not be whole, but its header must be."""
+    if len(args) < 3 or args[1] != 0:
+        return None
     try:
         return read(args[2])
     except Malformed:
@@ -591,7 +718,7 @@ def _built_in(virtual: str) -> Value:
     def value(name: str) -> Value:
         return method_value(virtual, f"services.built-in.{name}", name.rpartition(".")[2], "", "")
 
-    parts = ("create", "set", "append", "process", "remove")
+    parts = ("create", "set", "process", "remove")
     return {
         "id": "built-in", "name": "built-in", "type": "built-in",
         "config": {

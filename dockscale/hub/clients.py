@@ -94,6 +94,12 @@ class Client:
     def full_id(self) -> str:
         return f"{self.workspace}/{self.client_id}"
 
+    def become(self, app: App, instance: Instance) -> None:
+        """Be known as this instance; what it registered before is its app's."""
+        self.place = (app, instance)
+        for service in self.services.values():
+            service.info["app_id"] = app.app_id
+
     def deliver(self, message: Message, sender: Peer) -> None:
         self.link.send(message.frame())
         if isinstance(sender, Client):

@@ -10,6 +10,7 @@ from dockscale.hub import asgi, browser
 from dockscale.hub.apps import AppServices
 from dockscale.hub.asgi import Target
 from dockscale.hub.calls import virtual_id
+from dockscale.hub.clients import Client
 from dockscale.hub.hub import SHARED, Hub
 from dockscale.hub.local import CallTimeout, Context, LocalPeer, RemoteError
 from dockscale.hub.manager import Manager
@@ -185,13 +186,12 @@ class Gateway:
 
     async def _stream(self, request: Request, generator: Mapping[str, Value], target: Target) -> None:
         """Send what a generator gives as server-sent events, each as soon as it comes."""
-        where = str(generator["_rtarget"])
-        where = where if "/" in where else f"{target.workspace}/{where}"
+        where, following, closing = self._generator(generator, target)
         request.start(200, [(b"Content-Type", b"text/event-stream"), (b"Cache-Control", b"no-cache")])
         done = False
         try:
             while not done:
-                item = await self._peer.call(where, str(generator["_rmethod"]))
+                item = await self._peer.call(where, following)
                 done = isinstance(item, dict) and item.get("_rtype") == "stop_iteration"
                 await request.write(b"data: %b\n\n" % (b"[DONE]" if done else to_json(item)))
         except (RemoteError, CallTimeout) as error:
@@ -199,9 +199,32 @@ class Gateway:
             told = last_error(error)[1] if isinstance(error, RemoteError) else str(error)
             await request.write(b"event: error\ndata: %b\n\n" % to_json(told))
         finally:
-            if not done and generator.get("_rclose_method"):
-                self._peer.tell(where, str(generator["_rclose_method"]))
+            if not done and closing:
+                self._peer.tell(where, closing)
         request.end()
+
+    def _generator(self, value: Mapping[str, Value], target: Target) -> tuple[str, str, str]:
+        """Whom to ask for the next item, and the methods that give it and close the generator.
+
+        Whatever a service says, only the client that it is of is asked, and no service: dockscale may call more than
+        whoever asks it to.
+
+        Raises:
+            RemoteError: the generator is not the service's own.
+        """
+        where, following = str(value.get("_rtarget") or ""), str(value.get("_rmethod") or "")
+        closing = str(value.get("_rclose_method") or "")
+        where = where if "/" in where else f"{target.workspace}/{where}"
+        client = self._hub.peers.get(where)
+        place = client.place if isinstance(client, Client) else None
+        of_app = place is not None and f"{target.address}_".startswith(f"{virtual_id(place[0])}_")
+        if (
+            not (where == target.address or of_app)
+            or following.startswith("services.")
+            or closing.startswith("services.")
+        ):
+            raise RemoteError(f"the service {target.name} returned a generator that is not its own")
+        return where, following, closing
 
 
 async def _arguments(request: Request, query: str) -> tuple[list[Value], dict[str, Value]]:

@@ -342,13 +342,12 @@ class Socket(asyncio.Protocol):
     def _flush(self) -> None:
         """Write what is there to be sent in one go: to write each frame by itself costs more than to route it."""
         self._flushes = False
-        data = self._frames.data_to_send()
-        if self.transport.is_closing():
-            return
-        if whole := b"".join(data):
-            self._written += len(whole)
-            self.transport.write(whole)
-        self._ends = self._ends or b"" in data  # the package's sign that nothing more will come
+        parts = self._frames.data_to_send()
+        if parts and not self.transport.is_closing():
+            data = b"".join(parts)
+            self._written += len(data)
+            self.transport.write(data)
+            self._ends = self._ends or not parts[-1]  # the package's sign that nothing more will come
         if self._full and self.transport.get_write_buffer_size() > MOST_KEPT_BYTES:
             self._cut_off()
         if self._ends and not self._todo and not self._unread and not self.transport.is_closing():

@@ -187,6 +187,25 @@ async def test_a_generator_streams_as_server_sent_events() -> None:
     assert text == "data: 0\n\ndata: 1\n\ndata: [DONE]\n\n"
 
 
+@pytest.mark.parametrize("forged", [
+    {"_rtarget": "*/{manager}", "_rmethod": "services.default.generate_token"},
+    {"_rtarget": "public/other", "_rmethod": "abc.def"},
+    {"_rtarget": "public/w", "_rmethod": "services.default.f"},
+    {"_rtarget": "public/w", "_rmethod": "abc.def", "_rclose_method": "services.default.f"},
+])  # fmt: skip
+async def test_a_forged_generator_makes_dockscale_call_nobody(forged: dict[str, str]) -> None:
+    async with world() as it, client(it, client_id="w") as worker, client(it, client_id="other"):
+        manager = it.dockscale.rpc.hub.manager_id
+        value = {"_rtype": "generator"} | {key: text.format(manager=manager) for key, text in forged.items()}
+        await worker.register_service({"id": "svc", "config": {"visibility": "public"}, "f": lambda: value})
+
+        async with it.session.get(it.base + "/public/services/w:svc/f") as answer:
+            text = await answer.text()
+
+    assert answer.status == 500
+    assert "not its own" in text
+
+
 async def test_a_generator_that_fails_says_so_in_an_event() -> None:
     async with served() as (it, base), it.session.get(f"{base}/breaks") as answer:
         text = await answer.text()

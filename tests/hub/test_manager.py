@@ -298,7 +298,7 @@ async def test_services_are_listed_by_what_is_asked() -> None:
         assert await listed("a") == await listed("one:a") == await listed("public/one:a") == both[:1]
         assert await listed("one:*") == await listed("public/one:*") == both
         assert await listed({"type": "y"}) == both[1:]
-        assert await listed({"visibility": "public", "type": "x"}) == both[:1]
+        assert await listed({"visibility": "public"}) == [*both[:1], "public/server-apps"]
         assert await listed({"id": "b", "type": "x"}) == []
         assert (await one.manage("get_service_info", "one:a"))["type"] == "x"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -72,7 +73,8 @@ class Bare:
                 case _:
                     self.heard.append(message)
 
-    async def call(self, to: str, method: str, *args: Any, session: str = "s") -> Any:
+    async def call(self, to: str, method: str, *args: Any, session: str = "") -> Any:
+        session = session or uuid.uuid4().hex  # nobody else may guess it
         await self.ask(to, method, list(args), session)
         return await self.answer(session)
 
@@ -97,7 +99,7 @@ class Bare:
 async def socket(it: World, **more: Any) -> AsyncIterator[Bare]:
     """Open a WebSocket and say nothing."""
     url = it.base.replace("http", "ws", 1) + "/ws"
-    async with connect(url, max_size=2**25, compression=None, proxy=None, **more) as opened:
+    async with connect(url, max_size=2**25, compression=None, proxy=None, close_timeout=1.0, **more) as opened:
         yield Bare(opened)
 
 
