@@ -43,6 +43,7 @@ class Controller:
         peer.serve(
             SERVICE,
             functions | {name: unsupported(name) for name in _UNSUPPORTED},
+            lasts=True,
             name="Server Apps",
             type=SERVICE,
             description="Install apps, start and stop them, and see what runs",

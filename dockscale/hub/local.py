@@ -147,9 +147,15 @@ class LocalPeer:
             }
         }
         self._infos: dict[str, dict[str, Value]] = {}
+        self._lasting: set[str] = set()
 
-    def serve(self, name: str, functions: Functions, /, **info: Value) -> None:
-        """Offer a service. `info` is what its description says besides the functions."""
+    def serve(self, name: str, functions: Functions, /, *, lasts: bool = False, **info: Value) -> None:
+        """Offer a service. `info` is what its description says besides the functions.
+
+        With `lasts`, what it does goes on when the caller goes.
+        """
+        if lasts:
+            self._lasting.add(name)
         self._services[name] = functions
         self._infos[name] = info
 
@@ -202,7 +208,9 @@ class LocalPeer:
         if session is not None and message.header["from"] == session.target:
             self._hear(session, name, message, sender)
         elif message.method.startswith("services."):
-            self._run(self._find(message.method), message, sender, sender.full_id)
+            service = message.method.split(".")[1]
+            owner = f"{sender.full_id}:{service}" if service in self._lasting else sender.full_id
+            self._run(self._find(message.method), message, sender, owner)
         elif message.session:
             self.refuse(message, f"Session not found: {message.method}")
 

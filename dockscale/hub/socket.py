@@ -342,7 +342,8 @@ class Socket(asyncio.Protocol):
     def _flush(self) -> None:
         """Write what is there to be sent in one go: to write each frame by itself costs more than to route it."""
         self._flushes = False
-        if parts := self._frames.data_to_send():
+        parts = self._frames.data_to_send()
+        if parts and not self.transport.is_closing():
             data = b"".join(parts)
             self._written += len(data)
             self.transport.write(data)

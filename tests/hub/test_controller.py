@@ -1,5 +1,6 @@
 """`public/server-apps` as the unmodified client uses it, over the memory engine."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 from dockscale.engine.memory import Program
 from dockscale.hub.tokens import User
 from tests.support.backend import backend
+from tests.support.bare import bare
 from tests.support.worker import client, rpc_world, work
-from tests.support.world import World, until
+from tests.support.world import World, appears, until
 
 MODEL: dict[str, Any] = {
     "name": "Production AI Model Server",
@@ -31,6 +33,25 @@ async def controlled(**settings: Any) -> AsyncIterator[tuple[World, Any, Any]]:
         it.engine.add_image("plain", Program(backend))
         async with client(it) as api:
             yield it, api, await api.get_service("public/server-apps")
+
+
+async def test_an_app_is_installed_though_who_wanted_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with controlled() as (it, _, __):
+        begun, goes_on, build = asyncio.Event(), asyncio.Event(), it.engine.build
+
+        async def slow(*args: Any) -> None:
+            begun.set()
+            await goes_on.wait()
+            await build(*args)
+
+        monkeypatch.setattr(it.engine, "build", slow)
+        async with bare(it, client_id="one") as one:
+            await one.ask(one.manager, "services.server-apps.install", [{"config": MODEL}], "s", with_kwargs=True)
+            await begun.wait()
+        await until(lambda: "one" not in it.dockscale.rpc.hub.clients("public"))
+        goes_on.set()
+
+        await appears(it, APP_ID)
 
 
 async def test_an_installed_app_starts_when_it_is_called() -> None:
