@@ -323,7 +323,7 @@ class Calls:
         """What clients ask any peer before they send it something large."""
         virtual = message.header["to"]
         try:
-            args = message.read_body().get("args") or [None]
+            args = message.arguments()[0] or [None]
         except Malformed as error:
             self._switch.refuse(message, sender, str(error))
             return
