@@ -147,11 +147,6 @@ class Generator:
         return method == self.keys[1][1]
 
 
-def is_virtual(full_id: str) -> bool:
-    """Tell whether it is the id of an app's virtual client, which nobody may have."""
-    return _VIRTUAL.fullmatch(full_id) is not None
-
-
 def virtual_id(app: App, mode: SelectionMode | None = None) -> str:
     """Where the services of an app are called, by its own selection mode or another one."""
     return f"{app.spec.workspace}/{app.app_id}{SUFFIX}{f'_{mode}' if mode else ''}"

@@ -18,6 +18,8 @@ from dockscale.hub.wire import Message, Value, body, error_value, read
 
 log = structlog.get_logger()
 
+MANAGER_ID = "manager-dockscale"
+"""The same after a restart: what clients were given of the manager before goes on working."""
 SHARED = "public"
 """The workspace of whoever names none."""
 _CLIENT_ID = re.compile(r"[^\s/:@*\x00-\x1f\x7f\ud800-\udfff]{1,200}")
@@ -71,7 +73,7 @@ class Hub:
         self.peers: dict[str, Peer] = {}
         self._own: list[OwnPeer] = []
         self.services = services
-        self.manager_id = f"manager-{uuid.uuid4().hex[:12]}"
+        self.manager_id = MANAGER_ID
         self._tokens = tokens
         self._auth: Auth = auth
         self._clock = clock

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from dockscale.core.app import App
 from dockscale.core.pool import Instance, client_id
-from dockscale.hub.calls import is_virtual
 from dockscale.hub.clients import Client, Peer
 from dockscale.hub.tokens import Tokens, User
 
@@ -67,10 +66,8 @@ class Instances:
         """The instance that connects as this client, if it is one.
 
         Raises:
-            PermissionError: the id is an instance's, and `user` is not that; or it is where an app is called.
+            PermissionError: the id is an instance's, and `user` is not that.
         """
-        if is_virtual(f"{workspace}/{client_id}"):
-            raise PermissionError(f"the client id {client_id} means all instances of an app, and nobody can have it")
         if not client_id.endswith(SUFFIX):
             return None
         for app in self._apps.values():

@@ -36,15 +36,55 @@ async def connect(env: Mapping[str, str]) -> Any:
     )
 
 
-async def work(env: Mapping[str, str]) -> None:
-    """Connect, register, and serve until cancelled."""
+async def work(env: Mapping[str, str], more: Mapping[str, Any] | None = None) -> None:
+    """Connect, register, and serve until cancelled; `more` is in the service besides."""
     api = await connect(env)
     try:
         await api.register_service(web(env["HYPHA_CLIENT_ID"]))
-        await api.register_service(default(env["HYPHA_CLIENT_ID"]))
+        await api.register_service({"id": "secret", "tell": lambda: "hush"})
+        await api.register_service(default(env["HYPHA_CLIENT_ID"]) | dict(more or {}))
         await asyncio.Event().wait()
     finally:
         await api.disconnect()
+
+
+class Crew:
+    """Workers whose function `hold` answers when the test lets it, and that tell what they did, in order."""
+
+    def __init__(self, boot_s: float = 0.0) -> None:
+        self.boot_s = boot_s
+        """Seconds until one connects."""
+        self.gate = asyncio.Event()
+        self.told: list[tuple[str, str]] = []
+        """(`began` or `ended`: a call of `hold`; `stopped`: the program; the client's id)."""
+
+    def count(self, what: str) -> int:
+        return sum(told == what for told, _ in self.told)
+
+    async def __call__(self, env: Mapping[str, str]) -> None:
+        me = env["HYPHA_CLIENT_ID"]
+
+        async def hold() -> str:
+            self.told.append(("began", me))
+            await self.gate.wait()
+            self.told.append(("ended", me))
+            return me
+
+        async def held_items() -> AsyncIterator[int]:
+            yield 1
+            await self.gate.wait()
+            yield 2
+
+        await asyncio.sleep(self.boot_s)
+        try:
+            await work(env, {"hold": hold, "held_items": held_items})
+        finally:
+            self.told.append(("stopped", me))
+
+
+def rank(me: str) -> int:
+    """A number that differs between instances."""
+    return int.from_bytes(me.encode()) % 2**53
 
 
 def default(me: str) -> dict[str, Any]:
@@ -62,6 +102,11 @@ def default(me: str) -> dict[str, Any]:
     async def call(function: Callable[[int], Any], n: int) -> list[Any]:
         return [await function(number) for number in range(n)]
 
+    async def call_deep(function: Callable[..., Any]) -> Any:
+        """Call what the function returns, which is given one of ours to call."""
+        inner = await function()
+        return await inner(lambda text: f"{text} by {me}")
+
     def fail(text: str) -> None:
         raise ValueError(text)
 
@@ -74,6 +119,8 @@ def default(me: str) -> dict[str, Any]:
         "count": count,
         "acount": acount,
         "call": call,
+        "call_deep": call_deep,
+        "rank": lambda: rank(me),
         "fail": fail,
         "size": len,
         "big": lambda n: b"x" * n,
