@@ -33,6 +33,10 @@ def make_ready(what: str, *scripts: str) -> None:
             pytest.skip(f"no {what} to test with: {_missing[what]}")
 
 
+LABELS: list[str] = []
+"""Of all tests with a real engine: another run on it has its own."""
+
+
 @pytest.fixture(scope="session")
 def node_ready() -> None:
     """Install node where it is missing, and the npm client of RPC."""
@@ -46,7 +50,8 @@ def engine_ready() -> Iterator[None]:
     yield
     # What was being made when its dockscale ended may have come into being after its own test's clean-up.
     client = docker.from_env()
-    sweep(client, "org.dockscale.test")
+    for label in LABELS:
+        sweep(client, label)
     client.close()
 
 
@@ -54,6 +59,7 @@ def engine_ready() -> Iterator[None]:
 def real(engine_ready: None) -> Iterator[Real]:
     """The real engine, seen by the docker SDK. All that carries this test's label is removed in the end."""
     it = Real(docker.from_env(), f"org.dockscale.test={uuid.uuid4().hex[:12]}")
+    LABELS.append(it.label)
     try:
         yield it
     finally:
