@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from math import inf
 from typing import Protocol
 
+import structlog
+
 from dockscale.claim import TooLate, Wake, claim
 from dockscale.core.app import App, AppGone, Failing, StartFailed
 from dockscale.core.pool import Clock, Instance, Lease, LineFull, NoPlace, SeveralInstances
@@ -30,6 +32,8 @@ from dockscale.hub.wire import (
     read,
     unpack,
 )
+
+log = structlog.get_logger()
 
 SUFFIX = "__lb"
 _VIRTUAL = re.compile(rf"(?P<workspace>[^/]*)/(?P<app_id>.+?){SUFFIX}(?:_(?P<mode>\w+))?")
@@ -238,20 +242,22 @@ class Calls:
         self, message: Message, sender: Peer, app: App, mode: SelectionMode | None, began: float
     ) -> None:
         avoid: Instance | None = None
-        with _beating(message, sender):
-            for _ in range(RETRIES + 1):
-                try:
+        try:
+            with _beating(message, sender):
+                for _ in range(RETRIES + 1):
                     lease = await claim(app, self._wake, avoid, self._token(sender, app), mode)
-                except NoPlace as error:
-                    self._no_place(message, sender, app, error, began)
-                    return
-                except asyncio.CancelledError:
-                    self._count(app, 499, began)  # its caller has left
-                    raise
-                if self._give(message, sender, app, lease, began):
-                    return
-                avoid = lease.instance
-        self._no_place(message, sender, app, NoPlace("its instances are not connected"), began)
+                    if self._give(message, sender, app, lease, began):
+                        return
+                    avoid = lease.instance
+            raise NoPlace("its instances are not connected")
+        except NoPlace as error:
+            self._no_place(message, sender, app, error, began)
+        except asyncio.CancelledError:
+            self._count(app, 499, began)  # its caller has left
+            raise
+        except Exception:  # no call may end dockscale, whatever is wrong here
+            log.exception("rpc_call_failed", app=app.app_id, method=message.method)
+            self._switch.refuse(message, sender, "a bug in dockscale")
 
     def _wait(self, sender: Peer, placing: Coroutine[None, None, None]) -> None:
         task = self._tasks.create_task(placing, name="rpc call")
@@ -318,7 +324,7 @@ class Calls:
         """What clients ask any peer before they send it something large."""
         virtual = message.header["to"]
         try:
-            args = message.read_body().get("args") or [None]
+            args = message.arguments()[0] or [None]
         except Malformed as error:
             self._switch.refuse(message, sender, str(error))
             return

@@ -130,7 +130,7 @@ class Gateway:
         if may_reach(app.spec, user, ""):
             return None
         told = f"{app.app_id} is protected: send a token that may read the workspace {app.spec.workspace}"
-        return 401 if user.anonymous else 403, "permission_error", told
+        return (401, "bad_token", told) if user.anonymous else (403, "not_permitted", told)
 
     def has_service(self, workspace: str, name: str) -> bool:
         """Tell whether there is such a service, or an app that may have it."""

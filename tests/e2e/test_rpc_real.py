@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from hypha_rpc import connect_to_server
 
 from dockscale.engine.docker import DockerEngine
 from tests.support import node
@@ -95,6 +96,21 @@ async def test_containers_that_leave_end_their_calls_first(real: Real) -> None:
         assert await last == ["last", "last"]
         assert sorted(answers) == list(range(1000))
         await until(lambda: not {each.name for each in leaving} & set(real.running()), "they are stopped")
+
+
+async def test_a_restarted_dockscale_takes_its_containers_back_and_old_proxies_work_on(real: Real) -> None:
+    async with bot(real) as (it, _):
+        port = it.dockscale.main_port
+        api = await connect_to_server({"server_url": it.base})
+        service = await api.get_service("default@bot")
+        before = await service.who()
+    async with serving(DockerEngine(only=real.label), host="0.0.0.0", port=port) as it:
+        await appears(it, "bot")
+        await until(lambda: it.ready("bot") == 1 and it.dockscale.rpc.hub.count == 2, "both clients are back")
+
+        assert await service.who() == before
+        assert await (await api.get_service("default@bot", mode="first")).who() == before
+        await api.disconnect()
 
 
 async def test_the_npm_client_calls_a_container(node_ready: None, real: Real) -> None:
