@@ -313,6 +313,35 @@ def test_a_client_is_told_to_stay_if_it_has_nobody_to_stay_with(
     assert pool.needs_token(pool.instances[given], token) is expected
 
 
+@pytest.mark.parametrize(("mode", "chosen"), [(SelectionMode.FIRST, "a"), (SelectionMode.LAST, "b"), (None, "b")])
+def test_a_request_can_ask_for_another_mode_than_the_apps(mode: SelectionMode | None, chosen: str) -> None:
+    pool = pool_of("a", "b", mode=SelectionMode.LAST)
+
+    lease = pool.claim(mode=mode)
+
+    assert lease is not None
+    assert lease.instance.name == chosen
+
+
+def test_a_request_that_asks_for_the_only_instance_is_refused_while_there_are_several() -> None:
+    pool = pool_of("a", "b")
+
+    with pytest.raises(SeveralInstances):
+        pool.claim(mode=SelectionMode.EXACT)
+
+
+def test_a_request_for_one_instance_counts_there_whatever_state_that_is_in() -> None:
+    pool = pool_of("a", "leaves")
+    instance = pool.instances["leaves"]
+    pool.drain(instance, "quiet")
+
+    lease = pool.join(instance)
+
+    assert (instance.in_flight, instance.per_minute(0.0), pool.in_flight) == (1, 1, 1)
+    lease.release()
+    assert (instance.in_flight, pool.in_flight) == (0, 0)
+
+
 # The line.
 
 

@@ -1,4 +1,4 @@
-"""An rpc app whose instances are containers on a real daemon, called by the unmodified clients."""
+"""Apps of type rpc on a real daemon: ordinary programs in containers, called by the unmodified clients."""
 
 import asyncio
 from collections import Counter
@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from hypha_rpc import connect_to_server
 
 from dockscale.engine.docker import DockerEngine
 from tests.support import node
 from tests.support.real import Real, in_thread
 from tests.support.worker import client
-from tests.support.world import World, prefixed, serving, until
+from tests.support.world import World, appears, prefixed, serving, until
 
 pytestmark = pytest.mark.engine
 
@@ -21,80 +22,105 @@ THREE = {"autoscaling.min_instances": "3", "autoscaling.max_instances": "3"}
 
 
 @asynccontextmanager
-async def bot(real: Real, **labels: str) -> AsyncIterator[World]:
-    """Run dockscale where containers reach it, with the app `bot`."""
-    own = prefixed({"type": "rpc", "app_id": "bot", **labels})
-    await in_thread(lambda: real.build("bot", own, base=RPC))
-    async with serving(DockerEngine(only=real.label), host="0.0.0.0") as it:
-        await until(lambda: "bot" in it.dockscale.registry.apps, "the app is found")
-        yield it
+async def bot(real: Real, labels: dict[str, str] | None = None) -> AsyncIterator[tuple[World, Any]]:
+    """A dockscale with one app of the rpc image, and a client."""
+    async with serving(DockerEngine(only=real.label), host="0.0.0.0") as it, client(it) as api:
+        own = prefixed({"type": "rpc", "app_id": "bot", **(labels or {})})
+        await in_thread(lambda: real.build("bot", own, base=RPC))
+        await appears(it, "bot")
+        yield it, api
 
 
-async def test_one_proxy_starts_the_app_and_its_calls_reach_all_containers(real: Real) -> None:
-    async with bot(real, **THREE) as it, client(it) as api:
+async def test_get_service_starts_a_container_and_calls_reach_it(real: Real) -> None:
+    async with bot(real) as (it, api):
+        service = await api.get_service("default@bot")
+
+        told = await service.who()
+
+        [name] = real.running()
+        assert told["client_id"] == f"{name}__rlb"
+        assert await service.call(lambda number: number * 2, 3) == [0, 2, 4]
+        assert [item async for item in await service.acount(3, 0.01)] == [0, 1, 2]
+        assert await service.size(b"x" * 700_000) == 700_000
+        assert len(await service.big(700_000)) == 700_000
+        with pytest.raises(Exception, match="as asked"):
+            await service.fail("as asked")
+        assert it.states("bot") == {"ready": 1}
+
+
+async def test_sixty_concurrent_calls_reach_three_containers(real: Real) -> None:
+    async with bot(real, THREE) as (it, api):
         service = await api.get_service("default@bot")
         await until(lambda: it.ready("bot") == 3)
 
-        served = Counter(each["instance"] for each in await asyncio.gather(*(service.who() for _ in range(60))))
-        first = await api.get_service("default@bot", mode="first")
-        by_first = {(await first.who())["instance"] for _ in range(6)}
+        served = Counter(told["client_id"] for told in await asyncio.gather(*(service.who() for _ in range(60))))
 
-        names = {box.id[:12] for box in await in_thread(real.containers) if box.status == "running"}
-        assert served.keys() == names
-        assert len(by_first) == 1
+        assert sorted(served) == [f"{name}__rlb" for name in real.running()]
 
 
-async def test_a_scale_down_during_a_thousand_calls_loses_none(real: Real) -> None:
-    async with bot(real, **THREE, service_selection_mode="round_robin") as it, client(it) as api:
+@pytest.mark.parametrize("by", ["kill", "die"])
+async def test_a_container_that_dies_fails_the_calls_it_has_and_is_replaced(real: Real, by: str) -> None:
+    async with bot(real) as (it, api):
         service = await api.get_service("default@bot")
-        await until(lambda: it.ready("bot") == 3)
-        limit = asyncio.Semaphore(32)
-
-        async def call(number: int) -> Any:
-            async with limit:
-                return await service.slow(number, 0.02)
-
-        calls = asyncio.gather(*(call(number) for number in range(1000)))
-        await asyncio.sleep(0.1)
-        for instance in it.app("bot").pool.candidates()[:2]:
-            it.app("bot").pool.drain(instance, "the test wants it to leave")
-        answers = await calls
-
-        assert answers == list(range(1000))
-        await until(lambda: it.app("bot").pool.in_flight == 0)
-
-
-async def test_a_container_that_is_killed_fails_its_calls_and_is_replaced(real: Real) -> None:
-    async with bot(real) as it, client(it) as api:
-        service = await api.get_service("default@bot")
-        [killed] = [box for box in await in_thread(real.containers) if box.status == "running"]
-        call = asyncio.ensure_future(service.slow(1, 60))
+        before = await service.who()
+        call = asyncio.ensure_future(service.slow("x", 60) if by == "kill" else service.die())
         await until(lambda: it.app("bot").pool.in_flight == 1)
 
-        await in_thread(killed.kill)
+        if by == "kill":
+            [box] = real.containers()
+            await in_thread(lambda: box.kill("SIGKILL"))
 
-        with pytest.raises(Exception, match="left"):
+        with pytest.raises(Exception, match=r"ConnectionError: the instance bot-1-.* left while it worked on"):
             await call
-        assert (await service.who())["instance"] != killed.id[:12]
+        assert (await service.who())["client_id"] != before["client_id"]
+        assert it.app("bot").stats.deaths == 1
 
 
-async def test_a_restarted_dockscale_takes_its_instances_back_and_old_proxies_work_on(real: Real) -> None:
-    async with bot(real) as it:
-        port = it.dockscale.main_port
-        async with client(it) as api:
-            service = await api.get_service("default@bot")
-            before = await service.who()
-    async with serving(DockerEngine(only=real.label), host="0.0.0.0", port=port) as it, client(it) as api:
+async def test_containers_that_leave_end_their_calls_first(real: Real) -> None:
+    async with bot(real, THREE) as (it, api):
         service = await api.get_service("default@bot")
+        await until(lambda: it.ready("bot") == 3)
+        leaving, answers = list(it.app("bot").pool)[:2], []
+
+        async def call_on(first: int) -> None:
+            for number in range(first, 1000, 50):
+                answers.append(await service.slow(number, 0.05))
+
+        calls = asyncio.gather(*(call_on(first) for first in range(50)))
+        long = [await api.get_service(f"{each.client_id}:default") for each in leaving]
+        last = asyncio.gather(*(each.slow("last", 3) for each in long))
+        await until(lambda: len(answers) > 100)
+        it.dockscale.scaler.rest(it.app("bot"), leaving)  # SIGTERM would end their programs at once
+        await calls
+
+        assert await last == ["last", "last"]
+        assert sorted(answers) == list(range(1000))
+        await until(lambda: not {each.name for each in leaving} & set(real.running()), "they are stopped")
+
+
+async def test_a_restarted_dockscale_takes_its_containers_back_and_old_proxies_work_on(real: Real) -> None:
+    async with bot(real) as (it, _):
+        port = it.dockscale.main_port
+        api = await connect_to_server({"server_url": it.base})
+        service = await api.get_service("default@bot")
+        before = await service.who()
+    async with serving(DockerEngine(only=real.label), host="0.0.0.0", port=port) as it:
+        await appears(it, "bot")
+        await until(lambda: it.ready("bot") == 1 and it.dockscale.rpc.hub.count == 2, "both clients are back")
 
         assert await service.who() == before
+        assert await (await api.get_service("default@bot", mode="first")).who() == before
+        await api.disconnect()
 
 
-@pytest.mark.usefixtures("node_ready")
-async def test_the_npm_client_calls_containers(real: Real) -> None:
-    async with bot(real) as it:
-        done = await node.visit(it.base, "default@bot", "add", "echo", "call", "acount", "fail", "size", "big")
+async def test_the_npm_client_calls_a_container(node_ready: None, real: Real) -> None:
+    async with bot(real) as (it, _):
+        done = await node.visit(
+            it.base, "default@bot", "add", "call", "fail", "count", "acount", "size", "big", "counter"
+        )
 
-    wrong = {name: step for name, step in done.items() if step.error and name != "fail"}
-    assert wrong == {}
-    assert done["fail"].error
+    assert {name: done[name].value for name in ("add", "call", "count", "acount", "counter")} == {
+        "add": 5, "call": [0, 10, 20], "count": [0, 1, 2, 3], "acount": [0, 1, 2, 3], "counter": [1, 5, 5],
+    }  # fmt: skip
+    assert "as asked" in done["fail"].error
+    assert (done["size"].value, done["big"].value) == (1_000_000, {"bytes": 1_000_000})

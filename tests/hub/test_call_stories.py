@@ -7,8 +7,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dockscale.hub.calls import GENERATOR_IDLE_S, GRACE_S
 from dockscale.hub.wire import Message
-from tests.support.calls import EVERY_S, Played, Stage, frame, stage
+from tests.support.calls import EVERY_S, PARTS, Played, Stage, frame, stage
 
 VIRTUAL = "public/bot__lb"
 FIRST, SECOND = "public/one__rlb", "public/two__rlb"
@@ -213,3 +214,106 @@ def test_whatever_happens_leases_are_booked_and_nothing_is_left(
     steps: list[tuple[str, int]], *, all_leave: bool
 ) -> None:
     asyncio.run(live(steps, all_leave=all_leave))
+
+
+# Single stories that are easily got wrong.
+
+
+async def test_the_first_sign_of_life_is_spared_only_a_caller_that_has_just_begun_to_wait() -> None:
+    async with stage(max_concurrency=1) as it:
+        caller, instance = it.caller("a"), it.instance("one")
+        first = caller.call(VIRTUAL, "services.default.work")
+        second = caller.call(VIRTUAL, "services.default.work")
+        it.clock.advance(EVERY_S - 1)
+        [task] = instance.inbox
+        instance.answer(task)
+        await settled()
+
+        instance.beat(instance.inbox[-1])
+        third = caller.call(FIRST, "services.default.work")
+        instance.beat(instance.inbox[-1])
+
+        assert [each.method for each in caller.got(first)] == [f"{first}.resolve"]
+        assert [each.method for each in caller.got(second)] == [f"{second}.heartbeat"]
+        assert caller.got(third) == []
+
+
+async def test_an_answer_that_cannot_be_read_gives_the_place_back() -> None:
+    async with stage() as it:
+        caller, instance = it.caller("a"), it.instance("one")
+        session = caller.call(VIRTUAL, "services.default.work")
+        header = {"type": "method", "to": "public/a", "method": f"{session}.resolve"}
+
+        listed_as_key = b"\x81\xa4args\x91\x82\xa6_rtype\xa9generator\x90\x01"
+        it.hub.receive(instance.client, Message(header, listed_as_key).frame())
+
+        assert len(caller.got(session)) == 1
+        assert it.books == {}
+
+
+async def test_a_generator_whose_next_item_never_comes_is_given_up() -> None:
+    async with stage() as it:
+        caller, instance = it.caller("a"), it.instance("one")
+        caller.call(VIRTUAL, "services.default.work")
+        instance.answer(instance.inbox.pop(), GENERATOR)
+        caller.call(FIRST, "gen.next")
+        kept = it.app.pool.in_flight
+        it.pass_time(2 * EVERY_S + GRACE_S)
+        rests = it.app.pool.in_flight
+
+        it.pass_time(GENERATOR_IDLE_S)
+
+        assert (kept, rests) == (2, 1)
+        assert it.books == {}
+
+
+async def test_a_first_part_that_hides_what_is_called_is_refused() -> None:
+    async with stage() as it:
+        caller, instance = it.caller("a"), it.instance("one")
+        caller.call(VIRTUAL, f"{PARTS}create", "key", True)
+
+        session = caller.call(VIRTUAL, f"{PARTS}set", "key", 0, frame(VIRTUAL, "services.secret.tell")[:9], True)
+
+        assert [each.method for each in caller.got(session)] == [f"{session}.reject"]
+        assert [each.method for each in instance.inbox] == [f"{PARTS}create"]
+        assert it.app.pool.in_flight == 0
+
+
+async def test_what_the_caller_answered_with_is_called_in_the_name_that_it_knows() -> None:
+    async with stage() as it:
+        caller, instance = it.caller("a"), it.instance("one")
+        session = caller.call(VIRTUAL, "services.default.work")
+
+        instance.call("public/a", f"{session}.within.deeper#function")
+
+        assert caller.inbox[-1].header["from"] == VIRTUAL
+
+
+async def test_a_call_goes_on_when_its_app_is_removed() -> None:
+    async with stage() as it:
+        caller, instance = it.caller("a"), it.instance("one")
+        session = caller.call(VIRTUAL, "services.default.work")
+        asked = instance.call("public/a", f"{session}.x#callback")
+        it.apps.clear()
+
+        caller.answer(caller.inbox.pop(), "answer")
+        refused = caller.call(VIRTUAL, "services.default.work")
+        instance.answer(instance.inbox[0])
+
+        assert len(instance.got(asked)) == 1
+        assert [each.method for each in caller.got(refused)] == [f"{refused}.reject"]
+        assert [each.method for each in caller.got(session)] == [f"{session}.resolve"]
+        assert it.books == {}
+
+
+async def test_a_large_call_of_one_instance_counts_there_until_it_is_answered() -> None:
+    async with stage() as it:
+        caller, instance = it.caller("a"), it.instance("one")
+        large = frame(FIRST, "services.default.work", b"y" * 600, session="large", promise="*", t=EVERY_S)
+        for method, args in caller.send_parts(FIRST, "key", large):
+            caller.post(FIRST, method, *args)
+        counted = it.app.pool.in_flight
+
+        instance.post("public/a", "large.resolve", "done")
+
+        assert (counted, it.app.pool.in_flight) == (1, 0)

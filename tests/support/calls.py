@@ -96,10 +96,10 @@ class Stage:
         self.clock = ManualClock()
         spec = AppSpec(app_id="bot", type="rpc", port=0, autoscaling=Autoscaling(**autoscaling))
         self.app = App(spec, Container(id="v1", name="bot"), self.clock, lambda n: 0)
-        apps = {"bot": self.app}
+        self.apps = {"bot": self.app}
         self.tokens = Tokens(b"of tests, and long enough to be one", lambda: 0.0, "none")
         self.hub = Hub(Services(), self.tokens, "none", self.clock)
-        self.calls = Calls(apps, self.hub, lambda _: None, self.clock, tasks)
+        self.calls = Calls(self.apps, self.hub, lambda _: None, self.clock, tasks)
         self.hub.connect_to(self, self.calls)
 
     # Who knows which clients are instances.
