@@ -13,6 +13,8 @@ WHOLE_BYTES = PART_BYTES + 1024
 """Up to this size a message is sent whole; above twice of it, clients drop it without a word."""
 _HEADER_FIRST = 4096
 """Bytes in which nearly every header ends."""
+_NUMBERS = ((b"\xa1t\xcb", ">d"), (b"\xa1t\xca", ">f"), (b"\xa1t\xcd", ">H"), (b"\xa1t\xcc", ">B"))
+"""An entry `t` that is a double, a float, or a whole number above 127, and how it is read."""
 _FEW = 0x8F
 """How the largest map begins that tells its size in its first byte."""
 _TEXTS = ("type", "to", "method", "session", "parent")
@@ -192,8 +194,10 @@ def promised_every(message: Message) -> float:
     more than to pass it on.
     """
     tail = message.body[-11:]
-    if tail[:3] == b"\xa1t\xcb":
-        return beat_s(struct.unpack(">d", tail[3:])[0])
+    for form, reads in _NUMBERS:
+        size = struct.calcsize(reads)
+        if tail[-size - len(form) :][: len(form)] == form:
+            return beat_s(struct.unpack(reads, tail[-size:])[0])
     return beat_s(tail[-1]) if tail[-3:-1] == b"\xa1t" and tail[-1] < 0x80 else 0.0
 
 

@@ -56,7 +56,7 @@ def test_what_is_no_message_is_malformed(frame: bytes) -> None:
         read(frame)
 
 
-@pytest.mark.parametrize(("t", "every"), [(15.0, 15.0), (2.5, 2.5), (7, 7.0)])
+@pytest.mark.parametrize(("t", "every"), [(15.0, 15.0), (2.5, 2.5), (7, 7.0), (150, 150.0), (300, 300.0)])
 def test_how_often_a_caller_wants_a_sign_is_read_without_unpacking(t: float, every: float) -> None:
     body = msgpack.packb({"args": [1], "promise": "*", "t": t})
 
