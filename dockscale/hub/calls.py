@@ -8,8 +8,7 @@ accept nothing from anyone else.
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Coroutine, Mapping
 from math import inf
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from dockscale.core.app import App, AppGone, Failing, StartFailed
 from dockscale.core.pool import Clock, Instance, Lease, LineFull, NoPlace, SeveralInstances
 from dockscale.core.spec import SelectionMode
 from dockscale.hub.clients import Client, Peer
+from dockscale.hub.local import beating
 from dockscale.hub.wire import (
     Malformed,
     Message,
@@ -243,7 +243,8 @@ class Calls:
     ) -> None:
         avoid: Instance | None = None
         try:
-            with _beating(message, sender):
+            every = (promised_every(message) or USUAL_BEAT_S) if message.session else 0.0
+            with beating(every, lambda: _reply(message, sender, "heartbeat")):
                 for _ in range(RETRIES + 1):
                     lease = await claim(app, self._wake, avoid, self._token(sender, app), mode)
                     if self._give(message, sender, app, lease, began):
@@ -627,27 +628,6 @@ class Calls:
     def __repr__(self) -> str:
         waiting = sum(map(len, self._waiting.values()))
         return f"<Calls open={len(self.open)} waiting={waiting} backs={len(self.backs)} parts={len(self.parts)}>"
-
-
-@contextmanager
-def _beating(message: Message, sender: Peer) -> Iterator[None]:
-    """Tell a caller again and again that its call has not been forgotten."""
-    loop = asyncio.get_running_loop()
-    every = promised_every(message) or USUAL_BEAT_S
-    timer: asyncio.TimerHandle | None = None
-
-    def beat() -> None:
-        nonlocal timer
-        timer = loop.call_later(every, beat)
-        _reply(message, sender, "heartbeat")
-
-    if message.session:
-        timer = loop.call_later(every, beat)
-    try:
-        yield
-    finally:
-        if timer is not None:
-            timer.cancel()
 
 
 def _reply(message: Message, sender: Peer, how: str, data: bytes = b"") -> None:

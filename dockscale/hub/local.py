@@ -66,6 +66,26 @@ class CallTimeout(Exception):
     """The peer that was called neither answered nor said that it still works on it."""
 
 
+@contextmanager
+def beating(every: float, beat: Callable[[], None]) -> Iterator[None]:
+    """Give a caller a sign of life each `every` seconds; with 0, none is wanted."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
+
+    def again() -> None:
+        nonlocal timer
+        timer = loop.call_later(every, again)
+        beat()
+
+    if every > 0:
+        timer = loop.call_later(every, again)
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Who calls."""
@@ -285,32 +305,14 @@ class LocalPeer:
         call = message.read_body()
         promise = call.get("promise")
         message.body = b""  # what was large is not kept for as long as it is worked on
-        with self.beating(message, beat_s(promise.get("interval") if isinstance(promise, dict) else call.get("t"))):
+        every = beat_s(promise.get("interval") if isinstance(promise, dict) else call.get("t"))
+        with beating(every if message.session else 0.0, lambda: self._reply(message, "heartbeat", b"")):
             try:
                 result = await value
             except Exception as error:
                 self.refuse(message, _told(error))
                 return
         self.resolve(message, result)
-
-    @contextmanager
-    def beating(self, message: Message, every: float) -> Iterator[None]:
-        """Tell the caller again and again that its call is worked on."""
-        loop = asyncio.get_running_loop()
-        timer: asyncio.TimerHandle | None = None
-
-        def beat() -> None:
-            nonlocal timer
-            self._reply(message, "heartbeat", b"")
-            timer = loop.call_later(every, beat)
-
-        if message.session and every > 0:
-            timer = loop.call_later(every, beat)
-        try:
-            yield
-        finally:
-            if timer is not None:
-                timer.cancel()
 
     # What goes.
 
