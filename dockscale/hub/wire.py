@@ -13,6 +13,7 @@ WHOLE_BYTES = PART_BYTES + 1024
 """Up to this size a message is sent whole; above twice of it, clients drop it without a word."""
 _HEADER_FIRST = 4096
 """Bytes in which nearly every header ends."""
+_SMALL_BYTES = 512
 _NUMBERS = ((b"\xa1t\xcb", ">d"), (b"\xa1t\xca", ">f"), (b"\xa1t\xcd", ">H"), (b"\xa1t\xcc", ">B"))
 """An entry `t` that is a double, a float, or a whole number above 127, and how it is read."""
 _FEW = 0x8F
@@ -95,6 +96,11 @@ class Message:
         """
         if not self.body:
             return
+        if len(self.body) <= _SMALL_BYTES:  # to unpack it whole costs less than to look at its names alone
+            names = self.read_body()
+            if not _OF_HEADER.isdisjoint(names):
+                raise Malformed(f"{min(_OF_HEADER & names.keys())!r} belongs into the header")
+            return
         unpacker = msgpack.Unpacker(max_buffer_size=len(self.body) + 1)
         unpacker.feed(self.body)
         try:
@@ -122,7 +128,8 @@ def read(frame: bytes) -> Message:
     """
     header, size = _first(frame)
     for name in _TEXTS:
-        if not isinstance(header.get(name, ""), str | None):
+        value = header.get(name)
+        if value is not None and not isinstance(value, str):
             raise Malformed(f"{name!r} in the header is no text")
     if not header.get("type"):
         raise Malformed("the header has no type")

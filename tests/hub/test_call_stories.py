@@ -244,7 +244,8 @@ async def test_an_answer_that_cannot_be_read_gives_the_place_back() -> None:
         session = caller.call(VIRTUAL, "services.default.work")
         header = {"type": "method", "to": "public/a", "method": f"{session}.resolve"}
 
-        listed_as_key = b"\x81\xa4args\x91\x82\xa6_rtype\xa9generator\x90\x01"
+        # Large enough to be passed on without having been unpacked.
+        listed_as_key = b"\x82\xa1t\xc5\x03\xe8" + bytes(1000) + b"\xa4args\x91\x82\xa6_rtype\xa9generator\x90\x01"
         it.hub.receive(instance.client, Message(header, listed_as_key).frame())
 
         assert len(caller.got(session)) == 1
