@@ -1,4 +1,4 @@
-"""A container engine as dockscale sees it: seventeen verbs and the ways they fail."""
+"""A container engine as dockscale sees it: eighteen verbs and the ways they fail."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from enum import StrEnum
@@ -78,6 +78,23 @@ class Engine(Protocol):
         """Make an image that is `base` with more labels, and give it a name, which any other image loses.
 
         An engine that sees only what has a certain label adds that one.
+        """
+
+    async def make(
+        self,
+        recipe: str,
+        files: Mapping[str, bytes],
+        *,
+        name: str = "",
+        labels: Mapping[str, str],
+        args: Mapping[str, str],
+    ) -> Image:
+        """Make an image by a Dockerfile, `args` for its ARGs, and files that it may copy; it takes as long as it takes.
+
+        Without a name it is never listed: `build` on it, or `prune` it. With one, it gets no label that is not given.
+
+        Raises:
+            EngineError: a step failed. Its last lines are told.
         """
 
     async def untag(self, name: str) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import io
 import json
+import tarfile
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,7 +14,6 @@ from typing import Any
 
 import aiodocker
 import aiohttp
-from aiodocker.utils import mktar_from_dockerfile
 
 from dockscale.core.catalog import Container, Image, Listing, Template
 from dockscale.core.spec import ENABLE, MANAGED, PREFIX
@@ -21,6 +22,8 @@ from dockscale.engine import EngineAway, EngineError, Event, NotFound
 DEFAULT_URL = "unix:///var/run/docker.sock"
 _COMPOSE = "com.docker.compose."
 _CALL_TIMEOUT_S = 60.0
+_LAST_LINES = 12
+"""What is told of the output of a build that failed."""
 _ALIVE = ("running", "paused")
 _RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _WATCHED = {
@@ -217,12 +220,44 @@ class DockerEngine:
             await self._docker.images.pull(name)
 
     async def build(self, base: Image, name: str, labels: Mapping[str, str]) -> None:
-        only = dict(label.partition("=")[::2] for label in self._only)
         # One instruction, since each makes a container and an image of its own.
-        pairs = " ".join(f"{_quoted(label)}={_quoted(value)}" for label, value in {**labels, **only}.items())
-        dockerfile = io.BytesIO(f"FROM {base.id}\nLABEL {pairs}\n".encode())
-        with _translated():
-            await self._docker.images.build(fileobj=mktar_from_dockerfile(dockerfile), encoding="gzip", tag=name)
+        pairs = " ".join(f"{_quoted(label)}={_quoted(value)}" for label, value in self._mine(labels).items())
+        await self._build(_packed({"Dockerfile": f"FROM {base.id}\nLABEL {pairs}\n".encode()}), name)
+
+    async def make(
+        self,
+        recipe: str,
+        files: Mapping[str, bytes],
+        *,
+        name: str = "",
+        labels: Mapping[str, str],
+        args: Mapping[str, str],
+    ) -> Image:
+        context = _packed({"Dockerfile": recipe.encode(), **files})
+        return await self.find_image(await self._build(context, name, labels if name else self._mine(labels), args))
+
+    def _mine(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """Labels, and the one without which nothing is seen here."""
+        return {**labels, **dict(label.partition("=")[::2] for label in self._only)}
+
+    async def _build(
+        self, context: bytes, name: str, labels: Mapping[str, str] | None = None, args: Mapping[str, str] | None = None
+    ) -> str:
+        """Build an image, and return its id."""
+        image_id, wrote = "", deque[str](maxlen=_LAST_LINES)
+        try:
+            with _translated():
+                async for said in self._docker.images.build(
+                    fileobj=io.BytesIO(context), encoding="identity", tag=name or None, labels=labels, buildargs=args,
+                    forcerm=True, stream=True,
+                ):  # fmt: skip
+                    wrote += said.get("stream", "").splitlines()
+                    image_id = (said.get("aux") or {}).get("ID", image_id)
+        except EngineAway:
+            raise
+        except EngineError as error:
+            raise EngineError("\n".join((*filter(str.strip, wrote), str(error)))) from error
+        return image_id
 
     async def untag(self, name: str) -> None:
         with suppress(NotFound), _translated():
@@ -403,6 +438,17 @@ def _translated() -> Iterator[None]:
         raise EngineAway("the engine did not answer in time") from error
     except (aiohttp.ClientError, OSError) as error:
         raise EngineAway(f"{type(error).__name__}: {error}") from error
+
+
+def _packed(files: Mapping[str, bytes]) -> bytes:
+    """Put files into an archive that looks the same each time, so that the engine knows what it has built before."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for path, content in sorted(files.items()):
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(content), 0o755 if content.startswith(b"#!") else 0o644
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
 
 
 def _quoted(text: str) -> str:

@@ -62,7 +62,10 @@ class MemoryEngine:
         self.pauses = 0
         self.away = False
         self.programs: dict[str, Program] = {}
+        self.makes: Callable[[Mapping[str, bytes]], Program] | None = None
+        """Says what an image runs that is made of files."""
         self._images: dict[str, Image] = {}
+        self._unnamed: dict[str, Image] = {}
         self._boxes: dict[str, _Box] = {}
         self._listeners: list[asyncio.Queue[Event]] = []
         self._ids = itertools.count(1)
@@ -75,12 +78,15 @@ class MemoryEngine:
         ports: tuple[int, ...] = (8000,),
     ) -> Image:
         """Add an image, or build it anew."""
-        number = next(self._ids)
-        image = Image(f"sha256:{number:064x}", name, dict(labels or {}), float(number), ports)
-        self.programs[image.id] = program
-        self._images[name] = image
+        image = self._images[name] = self._image(name, program, labels or {}, ports)
         self._tell()
         return image
+
+    def _image(self, name: str, program: Program, labels: Mapping[str, str], ports: tuple[int, ...]) -> Image:
+        number = next(self._ids)
+        image_id = f"sha256:{number:064x}"
+        self.programs[image_id] = program
+        return Image(image_id, name or image_id, dict(labels), float(number), ports)
 
     def remove_image(self, name: str) -> None:
         del self._images[name]
@@ -233,8 +239,8 @@ class MemoryEngine:
 
     async def find_image(self, name: str) -> Image:
         self._answer()
-        for known, image in self._images.items():
-            if name in (known, image.id):
+        for image in (*self._images.values(), *self._unnamed.values()):
+            if name in (image.name, image.id):
                 return image
         raise NotFound(f"no image {name}")
 
@@ -246,13 +252,36 @@ class MemoryEngine:
         self._answer()
         self.add_image(name, self.programs[base.id], {**base.labels, **labels}, base.ports)
 
+    async def make(
+        self,
+        recipe: str,
+        files: Mapping[str, bytes],
+        *,
+        name: str = "",
+        labels: Mapping[str, str],
+        args: Mapping[str, str],
+    ) -> Image:
+        self._answer()
+        if self.makes is None:
+            raise EngineError("no image can be made here")
+        image = self._image(name, self.makes(files), labels, ())
+        if name:
+            self._images[name] = image
+        else:
+            self._unnamed[image.id] = image
+        return image
+
     async def untag(self, name: str) -> None:
         self._answer()
         if name in self._images:
             self.remove_image(name)
 
     async def prune(self, labels: Sequence[str]) -> None:
-        self._answer()  # here an image is its name: there is none without
+        self._answer()
+        for image in list(self._unnamed.values()):
+            said = {*image.labels, *(f"{name}={value}" for name, value in image.labels.items())}
+            if said.issuperset(labels):
+                del self._unnamed[image.id]
 
     async def gateway(self) -> str:
         self._answer()

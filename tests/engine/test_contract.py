@@ -47,6 +47,7 @@ class MemoryHands:
         return self.engine.environment(container_id)
 
     def base(self) -> str:
+        self.engine.makes = lambda _: Program(backend)
         self.engine.add_image("base", Program(backend))
         return "base"
 
@@ -229,6 +230,31 @@ async def test_an_image_without_a_name_stays_until_nothing_is_made_from_it(hands
 
     with pytest.raises(NotFound):
         await hands.engine.find_image(image.id)
+
+
+async def test_an_image_without_a_name_is_made_of_files_and_is_not_listed(hands: Hands) -> None:
+    recipe = f"FROM {hands.base()}\nCOPY here /there\n"
+    labels = ENABLED | {"dockscale.name": hands.named("shop")}
+
+    made = await hands.engine.make(recipe, {"here/a.txt": b"a"}, labels=labels, args={})
+    listed = (await hands.engine.list()).images
+    found = await hands.engine.find_image(made.id)
+    await hands.engine.prune([f"dockscale.name={hands.named('shop')}"])
+
+    assert listed == ()
+    assert found == made
+    assert made.labels.items() >= labels.items()
+    with pytest.raises(NotFound):
+        await hands.engine.find_image(made.id)
+
+
+async def test_an_image_that_is_made_of_files_can_have_a_name(hands: Hands) -> None:
+    name = f"{hands.named('shop')}:one"
+
+    made = await hands.engine.make(f"FROM {hands.base()}\nCOPY a /a\n", {"a": b""}, name=name, labels=ENABLED, args={})
+
+    assert await hands.engine.find_image(name) == made
+    assert (made.name, made.labels["dockscale.enable"]) == (name, "true")
 
 
 @pytest.mark.parametrize("kind", ["container", "image"])

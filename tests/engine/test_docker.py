@@ -173,6 +173,18 @@ async def test_an_image_that_a_newer_build_replaced_is_no_app_any_more(real: Rea
 
 
 @pytest.mark.engine
+async def test_a_recipe_that_fails_tells_what_its_step_wrote_and_leaves_no_container(real: Real) -> None:
+    engine = DockerEngine(only=real.label)
+    recipe = f"FROM {PROBE}\nARG WORD\nLABEL {real.label}\nRUN echo $WORD; echo worse >&2; exit 7\n"
+
+    with pytest.raises(EngineError, match=r"(?s)bad.*worse.*code: 7"):
+        await engine.make(recipe, {}, labels={}, args={"WORD": "bad"})
+    await engine.close()
+
+    assert real.client.containers.list(all=True, filters={"label": real.label}) == []
+
+
+@pytest.mark.engine
 async def test_a_container_that_was_running_before_says_since_when(real: Real) -> None:
     box = await in_thread(lambda: real.create("app"))
     before = time.time()
