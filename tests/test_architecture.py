@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "core.policy": ("core.spec", "core.load"),
     "core.explain": ("core.spec", "core.load", "core.policy"),
     "core.manifest": ("core.spec", "core.catalog"),
+    "core.program": ("core.spec",),
     "core.pool": ("core.spec", "core.load", "core.balance"),
     "core.app": ("core.spec", "core.load", "core.balance", "core.catalog", "core.policy", "core.pool"),
     "core.host": ("core.app", "core.load", "core.pool"),
@@ -62,6 +63,7 @@ ONLY_IN = {
     "msgpack": {"hub.wire"},
     "websockets": {"hub.socket"},
     "prometheus_client": {"metrics", "scrape"},
+    "yaml": {"core.program"},
 }
 NOT_IN_CORE = {"asyncio", "time", "random", "aiohttp", "structlog"}
 OWN_TASKS = {
