@@ -20,7 +20,7 @@ PIECES = [
     "<script lang='python'>",
     "<file name='a'>",
     "\n",
-    *"<config> </config> </script> </file> <html> a: { }".split(),
+    *["<config>", "</config>", "</script>", "</file>", "<html>", "a:", "{", "}"],
 ]
 
 
