@@ -1,8 +1,14 @@
-"""Compiles the path of a request with mypyc if DOCKSCALE_COMPILE=1 asks for it. All else is in pyproject.toml."""
+"""Packs the runtimes' recipes, and compiles what every request passes through if DOCKSCALE_COMPILE=1 asks for it.
+
+All else is in pyproject.toml.
+"""
 
 import os
+import shutil
+from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 HOT = (
     "core/load", "core/balance", "core/pool", "core/routes", "core/policy", "core/app",
@@ -11,6 +17,22 @@ HOT = (
     "hub/wire", "hub/clients", "hub/services", "hub/hub", "hub/calls",
 )  # fmt: skip
 """What every request and every call passes through. The same files run uncompiled, at about half the speed."""
+
+
+RECIPES = ("constraints.txt", "images/base/bytecode.py", "images/runtime-*/**/*")
+"""What dockscale/runtimes.py makes images of, with their paths in the repository."""
+
+
+class BuildWithRecipes(build_py):
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return  # then they are where they are
+        for path in (path for pattern in RECIPES for path in Path().glob(pattern) if path.is_file()):
+            if "__pycache__" not in path.parts:
+                packed = Path(self.build_lib, "dockscale/recipes", path)
+                packed.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, packed)
 
 
 def extensions() -> list[object]:
@@ -23,4 +45,4 @@ def extensions() -> list[object]:
 
 
 if __name__ == "__main__":
-    setup(ext_modules=extensions())
+    setup(ext_modules=extensions(), cmdclass={"build_py": BuildWithRecipes})

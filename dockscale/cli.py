@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 import requests
 import uvloop
@@ -28,6 +30,8 @@ OK, FAILED, USAGE = 0, 1, 2
 _TIMEOUT_S = 10.0
 _SILENCE_S = 40.0
 """A stream says every 15 s that it is there; one that is silent for so long is not."""
+INSTALL_S = 900.0
+"""Within this an app is installed or removed."""
 _RETRY_S = (1.0, 2.0, 5.0)
 
 
@@ -94,6 +98,23 @@ def _parser() -> argparse.ArgumentParser:
         "--expires-in", type=_life, default=LIFE_S, metavar="TIME", help="how long it holds, as 30d (default 1h)"
     )
     verb.add_argument("--client-id", default="", metavar="ID", help="the only client that may use it (default any)")
+    verb = verbs.add_parser("install", help="make an app of a program's source, or of an image")
+    verb.set_defaults(verb=install)
+    verb.add_argument("file", nargs="?", metavar="FILE", help="the source; - reads it from standard input")
+    verb.add_argument("--image", default="", metavar="NAME", help="an image instead of a source")
+    verb.add_argument("--name", default="", help="the app's name, of which its id is made (default: the file's)")
+    verb.add_argument("--type", default="", help="what the source is (default: by what it looks like)")
+    verb.add_argument(
+        "--set", action="append", default=[], type=_field, metavar="FIELD=VALUE",
+        help="a field of the manifest, named as a label, as autoscaling.max_instances=3; again for more",
+    )  # fmt: skip
+    verb.add_argument("--overwrite", action="store_true", help="replace the app that has this id")
+    verb.add_argument("--json", action="store_true", help="print the manifest that came of it")
+    verb = verbs.add_parser("uninstall", help="remove an installed app, once its instances have finished what they have")
+    verb.set_defaults(verb=uninstall)
+    verb.add_argument("app", metavar="APP")
+    verb = verbs.add_parser("runtimes", help="make the images that programs run on, unless they are there")
+    verb.set_defaults(verb=runtimes)
     verb = verbs.add_parser("doctor", help="check engine, ports and labels, and say what to do")
     verb.set_defaults(verb=doctor)
     verb.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -287,6 +308,82 @@ def token(options: argparse.Namespace, _: list[str]) -> int:
     return OK
 
 
+def _field(text: str) -> tuple[str, str]:
+    field, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} has no =; write autoscaling.max_instances=3")
+    return field, value
+
+
+def install(options: argparse.Namespace, _: list[str]) -> int:
+    """Install an app."""
+    manifest: dict[str, Any] = {"name": options.name, "type": options.type, "image": options.image}
+    if options.file:
+        manifest["source"] = _source(options.file)
+        manifest["name"] = options.name or ("" if options.file == "-" else Path(options.file).stem)
+    for path, value in options.set:
+        *sections, field = path.split(".")
+        section = manifest
+        for each in sections:
+            section = section.setdefault(each, {})
+        section[field] = value
+    manifest = {field: value for field, value in manifest.items() if value != ""}
+    overwrite = "?overwrite=true" if options.overwrite else ""
+    app: dict[str, Any] = _told(_request("POST", f"/api/apps{overwrite}", INSTALL_S, json=manifest))
+    if options.json:
+        print(json.dumps(app, indent=2))
+        return OK
+    print(f"{app['id']} is installed; it starts with its first call or request")
+    print("".join(f"  {url}\n" for url in _ask(f"/api/apps/{app['id']}")["urls"]), end="")
+    return OK
+
+
+def _source(file: str) -> str:
+    """Read a program.
+
+    Raises:
+        Unanswered: it cannot be read.
+    """
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unanswered(f"{file} cannot be read: {error}") from None
+
+
+def uninstall(options: argparse.Namespace, _: list[str]) -> int:
+    """Remove an app."""
+    answer = _request("DELETE", f"/api/apps/{quote(options.app, safe='')}", INSTALL_S)
+    if answer.status_code != 204:
+        _told(answer)
+    print(f"{options.app} is removed")
+    return OK
+
+
+def runtimes(_: argparse.Namespace, __: list[str]) -> int:
+    """Make the runtimes' images."""
+    from dockscale.engine import EngineError  # noqa: PLC0415  # the other verbs need not wait for these imports
+    from dockscale.engine.docker import DockerEngine  # noqa: PLC0415  # likewise
+    from dockscale.runtimes import RUNTIMES, Runtimes  # noqa: PLC0415  # likewise
+
+    chosen = Settings()
+
+    async def make() -> None:
+        engine = DockerEngine(chosen.engine)
+        try:
+            of_programs = Runtimes(engine, chosen.base_image, chosen.pip_index_url)
+            for runtime in RUNTIMES:
+                print((await of_programs.image(runtime)).name, flush=True)
+        finally:
+            await engine.close()
+
+    try:
+        asyncio.run(make())
+    except EngineError as error:
+        print(f"dockscale: {error}", file=sys.stderr)
+        return FAILED
+    return OK
+
+
 def doctor(options: argparse.Namespace, _: list[str]) -> int:
     """Check this host."""
     try:
@@ -313,7 +410,7 @@ def _ask(path: str) -> Any:
     Raises:
         Unanswered: it says nothing, or why not.
     """
-    return _told(_get(path))
+    return _told(_request("GET", path, _TIMEOUT_S))
 
 
 def _open(path: str) -> requests.Response:
@@ -322,7 +419,7 @@ def _open(path: str) -> requests.Response:
     Raises:
         Unanswered: there is none, or why not.
     """
-    answer = _get(path, _SILENCE_S, stream=True)
+    answer = _request("GET", path, _SILENCE_S, stream=True)
     if answer.headers.get("Content-Type") != "text/event-stream":
         with answer:
             _told(answer)
@@ -330,14 +427,16 @@ def _open(path: str) -> requests.Response:
     return answer
 
 
-def _get(path: str, silence: float = _TIMEOUT_S, *, stream: bool = False) -> requests.Response:
+def _request(method: str, path: str, silence: float, **more: Any) -> requests.Response:
     chosen = Settings()
     host = f"[{chosen.admin_host}]" if ":" in chosen.admin_host else chosen.admin_host
     url = f"http://{host}:{chosen.admin_port}"
     token = chosen.admin_token
     headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
     try:
-        return requests.get(url + path, headers=headers, timeout=(_TIMEOUT_S, silence), stream=stream)
+        return requests.request(method, url + path, headers=headers, timeout=(_TIMEOUT_S, silence), **more)
+    except requests.ReadTimeout:
+        raise Unanswered(f"{url} did not answer within {silence:g} s") from None
     except requests.RequestException:
         raise Unanswered(f"no dockscale answers at {url}: start it (`make run` or `dockscale serve`)") from None
 

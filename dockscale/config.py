@@ -90,6 +90,10 @@ class Settings(BaseSettings):
     """Network on which instances are reached, and copies of images made. Empty: an instance's first network."""
     rpc_url: Annotated[str, AfterValidator(_url)] = ""
     """Main port as apps of type `rpc` reach it, such as http://dockscale:9527. Empty: found out from the network."""
+    base_image: str = "python:3.12-slim"
+    """Image with Python 3.11 or newer, on which the runtimes of installed programs are made where they are missing."""
+    pip_index_url: str = ""
+    """Package index for programs' requirements and their runtimes. Empty: pip's own."""
     interval: float = Field(10.0, gt=0)
     """Seconds between looks at each app; what rises or breaks is acted on at once."""
     parallel_starts: int = Field(4, ge=1)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -15,12 +15,15 @@ from dockscale.core.app import App, Watcher
 from dockscale.core.catalog import Image, Invalid, describe, judge
 from dockscale.core.explain import explain
 from dockscale.core.load import Load
-from dockscale.core.manifest import IMAGE, by_field, labels_of, manifest_of
+from dockscale.core.manifest import IMAGE, by_field, labels_of, manifest_of, split
 from dockscale.core.policy import Decision
 from dockscale.core.pool import Clock, Instance, State
-from dockscale.core.spec import APP_ID, ENABLE, INSTALLED, PREFIX, AppSpec, SpecError, slug
+from dockscale.core.program import Program, digest, outline, read
+from dockscale.core.spec import APP_ID, ENABLE, INSTALLED, PREFIX, SOURCE_HASH, AppSpec, SpecError, slug
 from dockscale.engine import Engine, NotFound
+from dockscale.programs import Programs
 from dockscale.registry import Registry
+from dockscale.runtimes import Tell
 
 MOST_NEWS = 256
 """Decisions that are kept for a reader who is slow; then the oldest are dropped."""
@@ -30,14 +33,15 @@ LOOK_S = 1.0
 MOST_LINES = 10_000
 """Lines of one container's log that are read."""
 START_S = 60.0
+_NOTHING = Image("", "")
+"""What a program's image is judged on before there is one."""
+WAIT_FOR_SERVICE = f"{PREFIX}startup_config.wait_for_service"
 
 News = tuple[str, dict[str, Any]]
 """What happened (`decision`, `state`, `removed` or `missed`), and the facts."""
 
 
 Rows = list[dict[str, Any]]
-Tell = Callable[[str, str], object]
-"""Told how an installation goes: `info`, `success` or `warning`, and a sentence."""
 
 
 class UnknownApp(LookupError):
@@ -165,16 +169,21 @@ class Watch:
 
 
 class Control:
-    def __init__(self, registry: Registry, engine: Engine, tender: Tender, clock: Clock, main_port: int) -> None:
+    def __init__(
+        self, registry: Registry, engine: Engine, tender: Tender, programs: Programs, clock: Clock, main_port: int
+    ) -> None:
         self._registry = registry
         self._engine = engine
         self._tender = tender
+        self._programs = programs
         self._clock = clock
         self._port = main_port
         self._epoch = time.time() - clock()
         """Unix time at the clock's zero. Asked once: a decision keeps its time when the machine's is set."""
         self._changing = asyncio.Lock()
         """Held from the look at which apps there are until one more or less is."""
+        self._installing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """By app: held while it is made or removed, which for a program takes as long as it takes to start."""
 
     # What is.
 
@@ -297,22 +306,61 @@ class Control:
     async def install(
         self, manifest: Mapping[str, Any], *, overwrite: bool = False, tell: Tell = lambda *_: None
     ) -> dict[str, Any]:
-        """Make an app of the image that the manifest names, and return the manifest with all fields filled in.
+        """Make an app of the image or the program's `source` in a manifest, and return that with all fields filled in.
 
         Without `app_id`, it is made of the name. With `overwrite`, an app that was installed before gets this as its
         new template. The engine is the only store: what is installed is a small image with labels.
+        A program is started once to see that it works; one that is installed already is left as it is.
 
         Raises:
             SpecError: what the manifest says cannot be followed.
             AppExists: an app has this id, and may not be overwritten.
             ByHand: that app was labelled by hand.
+            ProgramFailed: the program does not work.
             EngineError: there is no such image, or the engine could not make one of it.
         """
-        labels = _to_install(manifest)
+        source, files, rest = split(manifest)
+        if source or not rest.get(IMAGE):
+            return await self._install_program(read(source, rest, files), overwrite, tell)
+        labels = _labelled(rest) | {INSTALLED: str(rest[IMAGE])}
         base = await self._image(labels[INSTALLED], tell)
-        async with self._changing:
+        async with self._installing[labels[APP_ID]], self._changing:
             self._check_free(labels, overwrite)
             return await self._make(base, labels, tell)
+
+    async def _install_program(self, program: Program, overwrite: bool, tell: Tell) -> dict[str, Any]:
+        runtime = self._programs.runtimes.name_of(program.runtime)
+        labels = _labelled({**program.manifest, "runtime": program.runtime})
+        labels |= {INSTALLED: runtime, SOURCE_HASH: digest(program)}
+        async with self._installing[labels[APP_ID]]:
+            if (app := self._same(labels)) is not None:
+                tell("success", f"{app.app_id} is installed already, from the same source")
+                return manifest_of(app.spec, app.template)
+            self._check_free(labels, overwrite)
+            image, labels = await self._proved(program, labels, tell)
+            async with self._changing:
+                self._check_free(labels, overwrite)
+                return await self._make(image, labels, tell)
+
+    async def _proved(self, program: Program, labels: Mapping[str, str], tell: Tell) -> tuple[Image, dict[str, str]]:
+        """Make a program's image and try it; return it with its labels, which say when it is ready."""
+        _, spec = await self._judge(_NOTHING, labels)
+        known = _installed_as(spec.app_id)
+        try:
+            image = await self._programs.make(program, spec, dict(label.partition("=")[::2] for label in known), tell)
+            tell("info", f"trying {spec.app_id}")
+            service = await self._programs.prove(spec, image, labels.get(WAIT_FOR_SERVICE, ""))
+        except BaseException:
+            await self._engine.prune(known)
+            raise
+        return image, {**labels, WAIT_FOR_SERVICE: service}
+
+    def _same(self, labels: Mapping[str, str]) -> App | None:
+        """The app that was installed from the same program, if it is as it was installed."""
+        app = self._registry.apps.get(labels[APP_ID])
+        made_of = (INSTALLED, SOURCE_HASH)
+        same = app is not None and all(app.template.labels.get(name) == labels[name] for name in made_of)
+        return app if same else None
 
     async def validate(self, manifest: Mapping[str, Any]) -> None:
         """Check that an app could be installed by a manifest, or installed anew, if its image is here.
@@ -321,7 +369,11 @@ class Control:
             SpecError: it could not.
             EngineError: the engine does not say.
         """
-        labels = _to_install(manifest)
+        _, _, rest = split(manifest)
+        if not rest.get(IMAGE):
+            await self._judge(_NOTHING, _labelled(outline(rest)))
+            return
+        labels = _labelled(rest) | {INSTALLED: str(rest[IMAGE])}
         try:
             base = await self._engine.find_image(labels[INSTALLED])
         except NotFound as error:
@@ -341,10 +393,10 @@ class Control:
         """
         if fixed := sorted({IMAGE, "app_id", "workspace"} & changes.keys()):
             raise SpecError([f"{field} cannot be changed; install the app anew" for field in fixed])
-        async with self._changing:
+        async with self._installing[app_id], self._changing:
             base = self._installed(app_id)
             labels = {label: value for label, value in base.labels.items() if label.startswith(PREFIX)}
-            return await self._make(base, labels | labels_of(changes))
+            return await self._make(base, labels | {SOURCE_HASH: ""} | labels_of(changes))
 
     async def uninstall(self, app_id: str) -> None:
         """Remove an installed app, with its instances once they have finished what they have.
@@ -354,15 +406,18 @@ class Control:
             ByHand: it was labelled by hand, or its image was given another name by hand.
             EngineError: the engine could not remove the image.
         """
-        async with self._changing:
-            self._installed(app_id)
-            app = self._app(app_id)
-            await self._engine.untag(_image_name(app_id))
-            await self._registry.refresh()
-        if not app.retired and app.template.labels.get(INSTALLED):
-            raise ByHand(f"{app_id} is still there, since {describe(app.template)} is the same; remove that by hand")
-        await self._tender.ended(app)
-        await self._engine.prune(_installed_as(app_id))
+        async with self._installing[app_id]:
+            async with self._changing:
+                self._installed(app_id)
+                app = self._app(app_id)
+                await self._engine.untag(_image_name(app_id))
+                await self._registry.refresh()
+            if not app.retired and app.template.labels.get(INSTALLED):
+                raise ByHand(
+                    f"{app_id} is still there, since {describe(app.template)} is the same; remove that by hand"
+                )
+            await self._tender.ended(app)
+            await self._engine.prune(_installed_as(app_id))
 
     def _check_free(self, labels: Mapping[str, str], overwrite: bool) -> None:
         app_id = labels[APP_ID]
@@ -386,7 +441,7 @@ class Control:
     async def _make(self, base: Image, labels: Mapping[str, str], tell: Tell = lambda *_: None) -> dict[str, Any]:
         """Make an app's image, so that it is the app's template, and return its manifest."""
         image, spec = await self._judge(base, labels)
-        tell("info", f"making the image {image.name} of {base.name}")
+        tell("info", f"making the image {image.name}")
         await self._engine.build(base, image.name, image.labels)
         await self._registry.refresh()
         await self._engine.prune(_installed_as(spec.app_id))  # what nobody runs of the one before
@@ -490,12 +545,13 @@ class Control:
         return datetime.fromtimestamp(self._epoch + at, UTC).isoformat(timespec="microseconds")
 
 
-def _to_install(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The labels of an app that is installed, which tell its image, too."""
-    image = str(manifest.get(IMAGE) or "")
-    if not image:
-        raise SpecError(["image is missing: say which image the app is made of"])
-    return labels_of({"app_id": slug(str(manifest.get("name") or "")), **manifest}) | {INSTALLED: image}
+def _labelled(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The labels of a manifest. Without `app_id`, that is made of the name."""
+    labels = labels_of({"app_id": slug(str(manifest.get("name") or "")), **manifest})
+    if not labels[APP_ID]:
+        named = f"nothing of the name {manifest['name']!r} can be one" if manifest.get("name") else "there is no name"
+        raise SpecError([f"app_id is missing, and {named}: give an id of a-z, 0-9 and -"])
+    return labels
 
 
 def _image_name(app_id: str) -> str:

@@ -489,8 +489,8 @@ def _not_proved(app: App, instance: Instance, timeout: float) -> str:
         asked = f"answer {startup.health_path} with 2xx or 3xx" if startup.health_path else "accept a connection"
         return f"it did not {asked} on port {app.spec.port} {within}"
     by_hand = "" if instance.managed else "; made by hand, it needs the HYPHA_* variables that copies are given"
-    service = startup.wait_for_service
-    return f"it did not register the service {service!r} as client {instance.client_id!r} {within}{by_hand}"
+    service = f"the service {startup.wait_for_service!r}" if startup.wait_for_service else "a service"
+    return f"it did not register {service} as client {instance.client_id!r} {within}{by_hand}"
 
 
 def _leaves(instance: Instance) -> bool:

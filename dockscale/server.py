@@ -25,6 +25,7 @@ from dockscale.engine.docker import DockerEngine
 from dockscale.hub.kept import CannotKeep, open_kept
 from dockscale.hub.rpc import Rpc
 from dockscale.hub.tokens import Tokens
+from dockscale.programs import Programs
 from dockscale.proxy.entry import Entry
 from dockscale.proxy.exchange import Ways
 from dockscale.proxy.listener import Limits, Listener
@@ -32,6 +33,7 @@ from dockscale.proxy.peer import Patrol
 from dockscale.proxy.upstream import Upstream
 from dockscale.reach import main_url
 from dockscale.registry import Registry
+from dockscale.runtimes import Runtimes
 from dockscale.scaler import Scaler
 
 log = structlog.get_logger()
@@ -139,7 +141,9 @@ async def _build(
     listeners.push_async_callback(main.close, settings.shutdown_timeout)
     with _told(settings.host, settings.port, "DOCKSCALE_PORT"):
         main_port = await main.open(settings.host, settings.port)
-    control = Control(registry, engine, scaler, clock, main_port)
+    runtimes = Runtimes(engine, settings.base_image, settings.pip_index_url)
+    programs = Programs(engine, scaler, clock, runtimes, rpc.instances.services)
+    control = Control(registry, engine, scaler, programs, clock, main_port)
     rpc.connect_to(control)
 
     def scrape() -> bytes:

@@ -16,10 +16,12 @@ from dockscale.control import START_S, AppExists, ByHand, Control, News, Unknown
 from dockscale.core.pool import NoPlace
 from dockscale.core.spec import SpecError
 from dockscale.engine import EngineAway, EngineError
+from dockscale.programs import ProgramFailed
 
 KEEP_ALIVE_S = 15.0
 """After so many seconds without news a stream says that it is still there."""
-MOST_MANIFEST_BYTES = 2**18
+MOST_MANIFEST_BYTES = 2**24
+"""Bytes of a manifest with a program's source and files in it."""
 STATUS: dict[type[Exception], tuple[int, str]] = {
     UnknownApp: (404, "no_such_app"),
     UnknownInstance: (404, "no_such_instance"),
@@ -29,6 +31,7 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     ValueError: (400, "bad_request"),
     TooLate: (504, "no_instance_ready"),
     NoPlace: (503, "no_place"),
+    ProgramFailed: (422, "program_failed"),
     EngineAway: (503, "engine_away"),
     EngineError: (502, "engine_refused"),
 }
@@ -80,7 +83,7 @@ class _Verbs:
         """Install an app by the manifest that is the body; `?overwrite=true` replaces one."""
         manifest: Any = await request.json()
         if not isinstance(manifest, dict):
-            raise ValueError("the body must be a manifest: a JSON object with at least name and image")
+            raise ValueError("the body must be a manifest: a JSON object with at least name and source or image")
         overwrite = request.query.get("overwrite", "").lower() == "true"
         return web.json_response(await self._control.install(manifest, overwrite=overwrite), status=201)
 

@@ -1,13 +1,17 @@
 """An app as a manifest, the way it is installed and told of. Its fields have the names of the labels."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dockscale.core.catalog import Template
-from dockscale.core.spec import INSTALLED, OWN_LABELS, PREFIX, AppSpec, SpecError
+from dockscale.core.spec import INSTALLED, OWN_LABELS, PREFIX, SOURCE_HASH, AppSpec, SpecError
 
 IMAGE = "image"
-"""The one field that is no label: what the app's image is made from."""
+"""No label: what the app's image is made from."""
+SOURCE, FILES = "source", "files"
+"""No labels either: a program, and files beside it."""
+IMAGE_TYPES = frozenset({"asgi", "docker", "http", "rpc"})
+"""Types of apps whose `source` may be the name of an image."""
 
 ONLY_TOLD = frozenset(
     {
@@ -37,6 +41,21 @@ def labels_of(manifest: Mapping[str, Any]) -> dict[str, str]:
     return labels
 
 
+def split(manifest: Mapping[str, Any]) -> tuple[str, Sequence[Mapping[str, Any]], dict[str, Any]]:
+    """Take the program out of a manifest: its source, its files, and the rest.
+
+    Raises:
+        SpecError: there is an image as well.
+    """
+    rest = dict(manifest)
+    source, files = rest.pop(SOURCE, None), rest.pop(FILES, None) or ()
+    if isinstance(source, str) and len(source.split()) == 1 and rest.get("type") in IMAGE_TYPES:
+        rest[IMAGE], source = rest.get(IMAGE) or source, None
+    if (source or files) and rest.get(IMAGE):
+        raise SpecError(["source and image are two ways to say what runs: give one of them"])
+    return source or "", files, rest
+
+
 def _flat(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
     for field, value in section.items():
         if isinstance(value, Mapping):
@@ -62,5 +81,9 @@ def by_field(problems: Iterable[str]) -> list[str]:
 
 
 def manifest_of(spec: AppSpec, template: Template) -> dict[str, Any]:
-    """Tell of an app, all fields filled in. `image` is empty if it was not installed but labelled by hand."""
-    return {"id": spec.app_id, **spec.model_dump(mode="json"), IMAGE: template.labels.get(INSTALLED, "")}
+    """Tell of an app, all fields filled in. `image` is empty if it was not installed but labelled by hand.
+
+    For a program, it is the runtime's, and `source_hash` tells which program it is.
+    """
+    made_of = {IMAGE: template.labels.get(INSTALLED, ""), "source_hash": template.labels.get(SOURCE_HASH, "")}
+    return {"id": spec.app_id, **spec.model_dump(mode="json"), **made_of}

@@ -96,8 +96,10 @@ class Program:
     """The entry and all other files, by their paths in the app's folder."""
     requirements: tuple[str, ...]
     """For pip."""
+    env: Mapping[str, str]
+    """For its environment."""
     manifest: Mapping[str, Any]
-    """What the source says of itself, under what was given with it. `type` is filled in, `requirements` left out."""
+    """What the source says of itself, under what was given with it. `type` is filled in; what is told above is not."""
 
 
 @dataclass(frozen=True)
@@ -139,12 +141,28 @@ def read(source: str, manifest: Mapping[str, Any], files: Sequence[Mapping[str, 
     entry = ENTRIES[runtime]
     contents, problems = _contents([*parts.files, *files], entry)
     requirements, wrong = _requirements(said.pop("requirements", None), runtime, parts.text)
+    env, unfit = _environment(said.pop("env", None))
     contents[entry] = _utf8(parts.text)
     if sum(map(len, contents.values())) > MOST_SOURCE_BYTES:
         problems.append(_too_large())
-    if problems or wrong:
-        raise SpecError(problems + wrong)
-    return Program(runtime, entry, contents, requirements, {**said, "type": kind})
+    if problems or wrong or unfit:
+        raise SpecError(problems + wrong + unfit)
+    return Program(runtime, entry, contents, requirements, env, {**said, "type": kind})
+
+
+def outline(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a manifest says of a program that is not there, as `Program.manifest` has it, and its runtime.
+
+    Raises:
+        SpecError: its type, its requirements or its environment cannot be.
+    """
+    said = _plain(manifest, "the manifest")
+    kind, runtime = _kind_and_runtime(said.pop("type", None), _Source(""))
+    _, problems = _requirements(said.pop("requirements", None), runtime, "")
+    _, unfit = _environment(said.pop("env", None))
+    if problems or unfit:
+        raise SpecError(problems + unfit)
+    return {**said, "type": kind, "runtime": runtime}
 
 
 def digest(program: Program) -> str:
@@ -154,6 +172,7 @@ def digest(program: Program) -> str:
         "entry": program.entry,
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in program.files.items()},
         "requirements": sorted(program.requirements),
+        "env": program.env,
         "manifest": program.manifest,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -422,6 +441,20 @@ def _requirements(given: object, runtime: str, text: str) -> tuple[tuple[str, ..
         asked += _asked_by(text)
     return tuple(dict.fromkeys(asked)), [
         f"requirement {each!r} cannot be followed; write name, name==1.2 or name[extra]>=1,<2" for each in wrong
+    ]
+
+
+def _environment(given: object) -> tuple[dict[str, str], list[str]]:
+    """Give the variables for a program's environment, and say which of them cannot be."""
+    if given is None:
+        return {}, []
+    if not isinstance(given, dict):
+        return {}, ["env must be a map of names and texts"]
+    variables = {name: str(value) for name, value in given.items() if value is not None}
+    return variables, [
+        f"env {name!r} cannot be set: a name is letters, digits and _, not HYPHA_…, and a value has no zero bytes"
+        for name, value in variables.items()
+        if not re.fullmatch(r"(?!HYPHA_)[A-Za-z_]\w*", name, re.A) or "\0" in value
     ]
 
 

@@ -31,7 +31,9 @@ REVISION = "dockscale.revision"
 LAST_DOWN = "dockscale.last-down"
 # The same on images that `install` makes; its value is the image they were made from.
 INSTALLED = "dockscale.installed-from"
-OWN_LABELS = frozenset({ENABLE, MANAGED, INSTANCE_OF, REVISION, LAST_DOWN, INSTALLED})
+# Which program is in it; empty once its app was edited.
+SOURCE_HASH = "dockscale.source-hash"
+OWN_LABELS = frozenset({ENABLE, MANAGED, INSTANCE_OF, REVISION, LAST_DOWN, INSTALLED, SOURCE_HASH})
 
 RPC = "rpc"
 """The type of apps that have no port: their instances connect to dockscale and register services there."""
@@ -248,7 +250,7 @@ class StartupConfig(_Section):
     health_path: RequestPath | None = None
     """Ready when this path answers 2xx or 3xx; without it, when the port accepts a connection."""
     wait_for_service: str = "default"
-    """Apps of type `rpc`: ready when the instance has registered this service."""
+    """Apps of type `rpc`: ready when the instance has registered this service. Installed programs: found out."""
     stop_after_inactive: Seconds = 0
     """Seconds without a request or an open socket until the app sleeps; 0: never."""
     waiting_page: Annotated[bool, not_yet(False)] = False
@@ -257,7 +259,7 @@ class StartupConfig(_Section):
     @field_validator("wait_for_service")
     @classmethod
     def _service(cls, name: str) -> str:
-        if not _SERVICE.fullmatch(name):
+        if name and not _SERVICE.fullmatch(name):
             raise ValueError("is no service's name; none has / : @ *")
         return name
 
@@ -278,6 +280,8 @@ class AppSpec(_Section):
     """Name shown to people."""
     type: Annotated[str, AfterValidator(_kind)] = ""
     """`rpc`: instances connect to dockscale and register services there. All else is only shown to people."""
+    runtime: str = ""
+    """What runs the program of an app that was installed: its instances connect as those of type `rpc` do."""
     version: str = ""
     """Version shown to people."""
     description: str = ""
@@ -307,7 +311,7 @@ class AppSpec(_Section):
     @field_validator("port")
     @classmethod
     def _port(cls, port: int, info: ValidationInfo) -> int:
-        speaks_rpc = info.data.get("type") == RPC
+        speaks_rpc = info.data.get("type") == RPC or bool(info.data.get("runtime"))
         if port and speaks_rpc:
             raise ValueError("apps of type rpc have no port; leave it out")
         if not port and not speaks_rpc:
@@ -328,7 +332,7 @@ class AppSpec(_Section):
     @cached_property
     def speaks_rpc(self) -> bool:
         """Its instances are called over the connection that they make to dockscale."""
-        return self.type == RPC
+        return self.type == RPC or bool(self.runtime)
 
     @cached_property
     def bounds(self) -> tuple[int, int]:
@@ -386,7 +390,7 @@ def parse(labels: Mapping[str, str], *, app_id: str, ports: tuple[int, ...]) -> 
             node = node.setdefault(section, {})
         node[name] = value.strip()
     if "port" not in tree:
-        if _kind(tree.get("type", "")) == RPC:
+        if _kind(tree.get("type", "")) == RPC or tree.get("runtime"):
             tree["port"] = 0
         elif len(ports) == 1:
             tree["port"] = ports[0]

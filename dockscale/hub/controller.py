@@ -6,19 +6,18 @@ What is done is done by `Control`; here are only names, shapes, and who may do w
 from collections.abc import Mapping
 from typing import Any
 
-from dockscale.control import Control, Tell, UnknownApp
+from dockscale.control import Control, UnknownApp
 from dockscale.core.app import App
-from dockscale.core.manifest import IMAGE, manifest_of, warnings
+from dockscale.core.manifest import FILES, IMAGE, SOURCE, manifest_of, warnings
 from dockscale.core.pool import State
 from dockscale.core.spec import SpecError
 from dockscale.hub.local import Context, Function, LocalPeer
 from dockscale.hub.manager import NotSupported, unsupported
 from dockscale.hub.tokens import Permission
 from dockscale.hub.wire import Value
+from dockscale.runtimes import Tell
 
 SERVICE = "server-apps"
-IMAGE_TYPES = frozenset({"asgi", "docker", "http", "rpc"})
-"""Types of apps whose `source` is the name of an image."""
 _UNSUPPORTED = (
     "commit_app", "edit_file", "edit_worker", "list_files", "list_workers", "publish", "read_file", "remove_file",
 )  # fmt: skip
@@ -63,20 +62,24 @@ class Controller:
         wait_for_service: str | None = None, stop_after_inactive: float | None = None, files: Value = None,
         progress_callback: Value = None, timeout: float | None = None, **others: Value,
     ) -> dict[str, Value]:  # fmt: skip
-        """Install an app of an image, and return its manifest. `timeout` changes nothing: nothing is started here.
+        """Install an app of a program's source or of an image, and return its manifest.
 
-        The image is `image`, that of the manifest, or `source` if the type is one of asgi, docker, http and rpc.
+        The image is `image`, that of the manifest, or `source` if that is the name of one and the type is one of asgi,
+        docker, http and rpc. A program is started once; `timeout` is what it may take, in seconds.
         """
-        _refuse(others | ({"files": files} if files else {}))
+        _refuse(others)
         if manifest and config:
             raise ValueError("manifest and config are the same: give one of them")
         whole: Mapping[str, Value] = manifest or config or {}
         where = self._workspace(context, workspace or whole.get("workspace"), "rw")
         given = {"app_id": app_id, "version": version, "workspace": where}
         whole = {**whole, **{field: value for field, value in given.items() if value}}
-        startup = {"wait_for_service": wait_for_service, "stop_after_inactive": stop_after_inactive}
+        startup = {
+            "wait_for_service": wait_for_service, "stop_after_inactive": stop_after_inactive, "timeout": timeout,
+        }  # fmt: skip
         whole = _over(whole, "startup_config", {field: each for field, each in startup.items() if each is not None})
-        whole = {**whole, IMAGE: _image(whole, image, source)}
+        what = {IMAGE: image, SOURCE: source, FILES: files}
+        whole = {**whole, **{field: value for field, value in what.items() if value}}
         tell = self._tell(context, progress_callback)
         for warning in warnings(whole):
             tell("warning", warning)
@@ -200,19 +203,6 @@ class Controller:
         """What tells a client how its call goes."""
         call = self._peer.callback(context, callback)
         return lambda kind, message: call({"type": kind, "message": message})
-
-
-def _image(manifest: Mapping[str, Value], image: str | None, source: str | None) -> str:
-    """The image that an app is to be made of."""
-    named = image or manifest.get(IMAGE)
-    if source and not named and manifest.get("type") in IMAGE_TYPES and len(source.split()) == 1:
-        return source
-    if source and source != named:
-        raise NotSupported(
-            "programs in source are not supported yet: build an image of it, and give its name as `image`, "
-            f"or as `source` with one of the types {', '.join(sorted(IMAGE_TYPES))}"
-        )
-    return str(named or "")
 
 
 def _over(manifest: Mapping[str, Value], name: str, section: Mapping[str, Value]) -> Mapping[str, Value]:

@@ -55,12 +55,18 @@ class Instances:
                 client = self._peers.get(full_id)
                 if isinstance(client, Client) and _is(client.user, instance):
                     client.become(app, instance)
-                    if app.spec.startup_config.wait_for_service in client.services:
+                    wanted, has = app.spec.startup_config.wait_for_service, self.services(app, instance)
+                    if wanted in has or (has and not wanted):
                         return
                 changed.clear()
                 await changed.wait()
         finally:
             self._changed.pop(full_id, None)
+
+    def services(self, app: App, instance: Instance) -> list[str]:
+        """Names of the services that an instance has registered, in order."""
+        client = self._peers.get(f"{app.spec.workspace}/{instance.client_id}")
+        return [name for name in client.services if name != "built-in"] if isinstance(client, Client) else []
 
     def place_of(self, workspace: str, client_id: str, user: User) -> tuple[App, Instance] | None:
         """The instance that connects as this client, if it is one.
