@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     verb.add_argument("--overwrite", action="store_true", help="replace the app that has this id")
     verb.add_argument("--json", action="store_true", help="print the manifest that came of it")
-    verb = verbs.add_parser("uninstall", help="remove an installed app, once its instances have finished what they have")
+    verb = verbs.add_parser("uninstall", help="remove an installed app, once its instances have finished")
     verb.set_defaults(verb=uninstall)
     verb.add_argument("app", metavar="APP")
     verb = verbs.add_parser("runtimes", help="make the images that programs run on, unless they are there")

@@ -320,7 +320,9 @@ class Control:
             EngineError: there is no such image, or the engine could not make one of it.
         """
         source, files, rest = split(manifest)
-        if source or not rest.get(IMAGE):
+        if not source and not rest.get(IMAGE):
+            raise SpecError(["source or image is missing: say what the app is made of"])
+        if source:
             return await self._install_program(read(source, rest, files), overwrite, tell)
         labels = _labelled(rest) | {INSTALLED: str(rest[IMAGE])}
         base = await self._image(labels[INSTALLED], tell)

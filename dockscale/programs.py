@@ -80,22 +80,27 @@ class Programs:
         app = App(_alone(spec, wanted), image, self._clock, random.randrange)
         try:
             with await claim(app, self._tender.tick) as lease:
-                return wanted or await self._settled(app, lease.instance)
-        except StartFailed as error:
-            raise ProgramFailed(f"{spec.app_id} does not start: {error}") from None
+                service = wanted or await self._settled(app, lease.instance)
         except NoPlace as error:
-            raise ProgramFailed(f"{spec.app_id} could not be tried: {error}") from None
-        finally:
             self._tender.retire(app)
             await self._tender.ended(app)
+            does_not = "does not start" if isinstance(error, StartFailed) else "could not be tried"
+            raise ProgramFailed(f"{spec.app_id} {does_not}: {error}") from None
+        except BaseException:
+            self._tender.retire(app)
+            raise
+        self._tender.retire(app)
+        return service
 
     async def _settled(self, app: App, instance: Instance) -> str:
-        has: list[str] = []
+        """The service to wait for, once the program has registered what it has."""
+        has = [*self._services(app, instance)]
         while DEFAULT_SERVICE not in has:
-            before, has = has, [*self._services(app, instance)]
+            before = has
+            await asyncio.sleep(SETTLED_S)
+            has = [*self._services(app, instance)]
             if has and has == before:
                 return has[-1]
-            await asyncio.sleep(SETTLED_S)
         return DEFAULT_SERVICE
 
 

@@ -306,7 +306,7 @@ async def test_all_that_is_wrong_with_a_manifest_is_told_at_once_and_nothing_is_
     async with shop_world() as it:
         with pytest.raises(SpecError) as refusal:
             await it.dockscale.control.install(wrong)
-        with pytest.raises(SpecError, match="image is missing"):
+        with pytest.raises(SpecError, match="source or image is missing"):
             await it.dockscale.control.install({"name": "shop"})
         with pytest.raises(SpecError, match="app_id = ''"):
             await it.dockscale.control.install({"image": "plain"})
