@@ -32,6 +32,8 @@ _SILENCE_S = 40.0
 """A stream says every 15 s that it is there; one that is silent for so long is not."""
 INSTALL_S = 900.0
 """Within this an app is installed or removed."""
+_TYPES = {".js": "window", ".mjs": "window", ".html": "window", ".htm": "window", ".py": "python"}
+"""What a source is by its file's ending."""
 _RETRY_S = (1.0, 2.0, 5.0)
 
 
@@ -320,7 +322,9 @@ def install(options: argparse.Namespace, _: list[str]) -> int:
     manifest: dict[str, Any] = {"name": options.name, "type": options.type, "image": options.image}
     if options.file:
         manifest["source"] = _source(options.file)
-        manifest["name"] = options.name or ("" if options.file == "-" else Path(options.file).stem)
+        path = Path(options.file)
+        manifest["name"] = options.name or path.stem.strip("-")
+        manifest["type"] = options.type or _TYPES.get(path.suffix.lower(), "")
     for path, value in options.set:
         *sections, field = path.split(".")
         section = manifest
@@ -361,24 +365,15 @@ def uninstall(options: argparse.Namespace, _: list[str]) -> int:
 
 def runtimes(_: argparse.Namespace, __: list[str]) -> int:
     """Make the runtimes' images."""
-    from dockscale.engine import EngineError  # noqa: PLC0415  # the other verbs need not wait for these imports
-    from dockscale.engine.docker import DockerEngine  # noqa: PLC0415  # likewise
-    from dockscale.runtimes import RUNTIMES, Runtimes  # noqa: PLC0415  # likewise
-
-    chosen = Settings()
+    from dockscale.server import CannotStart, make_runtimes  # noqa: PLC0415  # as in `serve`
 
     async def make() -> None:
-        engine = DockerEngine(chosen.engine)
-        try:
-            of_programs = Runtimes(engine, chosen.base_image, chosen.pip_index_url)
-            for runtime in RUNTIMES:
-                print((await of_programs.image(runtime)).name, flush=True)
-        finally:
-            await engine.close()
+        async for name in make_runtimes(Settings()):
+            print(name, flush=True)
 
     try:
         asyncio.run(make())
-    except EngineError as error:
+    except CannotStart as error:
         print(f"dockscale: {error}", file=sys.stderr)
         return FAILED
     return OK

@@ -2,20 +2,18 @@
 
 import asyncio
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from dockscale.claim import TooLate, claim
-from dockscale.core.app import App, Watcher
+from dockscale.core.app import App
 from dockscale.core.catalog import Image, Invalid, describe, judge
 from dockscale.core.explain import explain
 from dockscale.core.load import Load
-from dockscale.core.manifest import IMAGE, by_field, labels_of, manifest_of, split
+from dockscale.core.manifest import IMAGE, Tell, by_field, labels_of, manifest_of, split
 from dockscale.core.policy import Decision
 from dockscale.core.pool import Clock, Instance, State
 from dockscale.core.program import Program, digest, outline, read
@@ -23,12 +21,7 @@ from dockscale.core.spec import APP_ID, ENABLE, INSTALLED, PREFIX, SOURCE_HASH, 
 from dockscale.engine import Engine, NotFound
 from dockscale.programs import Programs
 from dockscale.registry import Registry
-from dockscale.runtimes import Tell
-
-MOST_NEWS = 256
-"""Decisions that are kept for a reader who is slow; then the oldest are dropped."""
-LOOK_S = 1.0
-"""How long a change that comes without a decision may stay unseen."""
+from dockscale.watch import Watch, state_of
 
 MOST_LINES = 10_000
 """Lines of one container's log that are read."""
@@ -36,10 +29,6 @@ START_S = 60.0
 _NOTHING = Image("", "")
 """What a program's image is judged on before there is one."""
 WAIT_FOR_SERVICE = f"{PREFIX}startup_config.wait_for_service"
-
-News = tuple[str, dict[str, Any]]
-"""What happened (`decision`, `state`, `removed` or `missed`), and the facts."""
-
 
 Rows = list[dict[str, Any]]
 
@@ -66,106 +55,6 @@ class Tender(Protocol):
     def tick(self, app: App) -> object: ...
     def rest(self, app: App, instances: Iterable[Instance]) -> None: ...
     async def ended(self, app: App) -> None: ...
-
-
-class Watch:
-    """Some apps as one reader sees them, as it happens. A context manager: afterwards no app knows of it.
-
-    Nobody ever waits for the reader. Decisions that it has not taken are kept, `MOST_NEWS` at most; states are not.
-    """
-
-    def __init__(
-        self,
-        apps: Mapping[str, App],
-        only: App | None,
-        describe: Callable[[Decision, App], dict[str, Any]],
-        clock: Clock,
-    ) -> None:
-        self.ended = False
-        """No more news will come."""
-        self._apps = apps
-        self._only = only
-        self._describe = describe
-        self._clock = clock
-        self._first: list[News] = []
-        self._decided: deque[tuple[App, Decision]] = deque()
-        self._missed = 0
-        self._tells: dict[App, Watcher] = {}
-        self._conditions: dict[App, dict[str, Any]] = {}
-        self._looked_at = clock()
-        self._stirred = asyncio.Event()
-
-    def __enter__(self) -> Self:
-        self._first = [*self._look()]
-        self._stirred.set()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for app in list(self._tells):
-            self._leave(app)
-
-    async def news(self) -> list[News]:
-        """Wait for news, `LOOK_S` at most, and return them in order. The first tell at once how things are."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_S):
-                await self._stirred.wait()
-        self._stirred.clear()
-        first, self._first = self._first, []
-        return [*first, *self._take(), *self._look()]
-
-    def end(self) -> None:
-        """Let the reader go."""
-        self.ended = True
-        self._stirred.set()
-
-    def _note(self, app: App, decision: Decision, repeats: bool) -> None:
-        self._stirred.set()
-        if repeats:
-            return
-        if len(self._decided) == MOST_NEWS:
-            self._decided.popleft()
-            self._missed += 1
-        self._decided.append((app, decision))
-
-    def _take(self) -> Iterator[News]:
-        if self._missed:
-            yield "missed", {"count": self._missed}
-            self._missed = 0
-        while self._decided:
-            app, decision = self._decided.popleft()
-            yield self._decision(app, decision)
-
-    def _look(self) -> Iterator[News]:
-        for app in [app for app in self._tells if self._apps.get(app.app_id) is not app]:
-            self._leave(app)
-            self.ended = self.ended or app is self._only
-            yield "removed", {"app_id": app.app_id}
-        if self.ended:
-            return
-        for app in self._apps.values() if self._only is None else (self._only,):
-            if app not in self._tells:
-                yield from self._join(app)
-            condition = _condition(app)
-            if condition != self._conditions.get(app):
-                self._conditions[app] = condition
-                yield "state", {"app_id": app.app_id} | condition
-        self._looked_at = self._clock()
-
-    def _join(self, app: App) -> Iterator[News]:
-        """Watch an app from now on. The latest decision is news, and so are all since the last look, if it is new."""
-        self._tells[app] = partial(self._note, app)
-        app.watchers.add(self._tells[app])
-        newest = len(app.journal) - 1
-        for number, decision in enumerate(app.journal):
-            if number == newest or decision.at >= self._looked_at:
-                yield self._decision(app, decision)
-
-    def _leave(self, app: App) -> None:
-        app.watchers.discard(self._tells.pop(app))
-        self._conditions.pop(app, None)
-
-    def _decision(self, app: App, decision: Decision) -> News:
-        return "decision", {"app_id": app.app_id} | self._describe(decision, app)
 
 
 class Control:
@@ -486,7 +375,7 @@ class Control:
             "app_id": app.app_id,
             "workspace": app.spec.workspace,
             "name": app.spec.name or app.app_id,
-            "state": _state(app),
+            "state": state_of(app),
             "template": describe(app.template),
             "urls": [self._url(url) for url in self._registry.routes.urls(app.spec)],
             "instances_by_state": {str(state): counts[state] for state in State},
@@ -573,21 +462,6 @@ def _address(instance: Instance) -> str:
 
 def _inputs(load: Load) -> dict[str, Any]:
     return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(load).items()}
-
-
-def _condition(app: App) -> dict[str, Any]:
-    """What of an app changes without a decision."""
-    counts = {str(state): count for state, count in app.pool.counts().items()}
-    return {"state": _state(app), "instances_by_state": counts, "failure": app.failure}
-
-
-def _state(app: App) -> str:
-    counts = app.pool.counts()
-    if counts[State.READY]:
-        return "ready"
-    if counts[State.STARTING]:
-        return "starting"
-    return "failing" if app.failure else "asleep"
 
 
 def _refused(refused: Invalid) -> dict[str, Any]:

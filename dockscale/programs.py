@@ -9,11 +9,12 @@ from typing import Any, Protocol
 from dockscale.claim import claim
 from dockscale.core.app import App, StartFailed
 from dockscale.core.catalog import Image
+from dockscale.core.manifest import Tell
 from dockscale.core.pool import Clock, Instance, NoPlace
 from dockscale.core.program import ABOUT, Program
 from dockscale.core.spec import AppSpec
 from dockscale.engine import Engine, EngineAway, EngineError
-from dockscale.runtimes import Runtimes, Tell
+from dockscale.runtimes import Runtimes
 
 SETTLED_S = 0.2
 """A program that has registered no more services for so long has registered what it has."""
@@ -35,15 +36,16 @@ class Tender(Protocol):
 
 
 class Programs:
-    """`services` tells which services an instance has registered."""
+    """`trials` are looked after like apps, and `services` tells what an instance has registered."""
 
     def __init__(
-        self, engine: Engine, tender: Tender, clock: Clock, runtimes: Runtimes,
+        self, engine: Engine, tender: Tender, trials: set[App], clock: Clock, runtimes: Runtimes,
         services: Callable[[App, Instance], Collection[str]],
     ) -> None:  # fmt: skip
         self.runtimes = runtimes
         self._engine = engine
         self._tender = tender
+        self._trials = trials
         self._clock = clock
         self._services = services
 
@@ -78,19 +80,23 @@ class Programs:
             ProgramFailed: it ended, or did not register a service within `startup_config.timeout`.
         """
         app = App(_alone(spec, wanted), image, self._clock, random.randrange)
+        self._trials.add(app)
         try:
             with await claim(app, self._tender.tick) as lease:
-                service = wanted or await self._settled(app, lease.instance)
-        except NoPlace as error:
-            self._tender.retire(app)
-            await self._tender.ended(app)
+                return wanted or await self._settled(app, lease.instance)
+        except BaseException as error:
+            self._end(app)
+            await self._tender.ended(app)  # so that nothing of it is left
+            if not isinstance(error, NoPlace):
+                raise
             does_not = "does not start" if isinstance(error, StartFailed) else "could not be tried"
             raise ProgramFailed(f"{spec.app_id} {does_not}: {error}") from None
-        except BaseException:
-            self._tender.retire(app)
-            raise
+        finally:
+            self._end(app)
+
+    def _end(self, app: App) -> None:
         self._tender.retire(app)
-        return service
+        self._trials.discard(app)
 
     async def _settled(self, app: App, instance: Instance) -> str:
         """The service to wait for, once the program has registered what it has."""

@@ -11,6 +11,7 @@ from dockscale.core.balance import Chance
 from dockscale.core.catalog import Catalog, Container, Invalid, survey
 from dockscale.core.pool import Clock
 from dockscale.core.routes import Routes
+from dockscale.core.spec import INSTANCE_OF
 from dockscale.engine import Engine, EngineError, Event
 
 log = structlog.get_logger()
@@ -37,6 +38,8 @@ class Registry:
         self.apps: dict[str, App] = {}
         self.invalid: tuple[Invalid, ...] = ()
         self.routes = Routes((), domain)
+        self.trials: set[App] = set()
+        """Apps that no listing shows and nobody can ask for; their instances are looked after like others."""
         self.engine_up = False
         self.synced = asyncio.Event()
         """Set once the engine has answered."""
@@ -123,11 +126,15 @@ class Registry:
         self._tell_invalid(catalog.invalid)
         for app_id, entry in catalog.apps.items():
             self._tender.observe(self.apps[app_id], entry.members, began)
+        members = {app: [each for each in catalog.orphans if _belongs(each, app)] for app in self.trials}
+        for app in self.trials:
+            self._tender.observe(app, members[app], began)
         # All that runs is known before anything is started: the host's budget is one for all apps.
         for app in self.apps.values():
             self._tender.tick(app)
         for container in catalog.orphans:
-            self._tender.discard(container)
+            if not any(container in of_trial for of_trial in members.values()):
+                self._tender.discard(container)
 
     def _tell_invalid(self, invalid: tuple[Invalid, ...]) -> None:
         for refused in invalid:
@@ -137,3 +144,7 @@ class Registry:
 
     def __repr__(self) -> str:
         return f"<Registry apps={len(self.apps)} invalid={len(self.invalid)} engine_up={self.engine_up}>"
+
+
+def _belongs(copy: Container, app: App) -> bool:
+    return copy.labels.get(INSTANCE_OF) == app.app_id

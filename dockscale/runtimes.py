@@ -3,10 +3,10 @@
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 from dockscale.core.catalog import Image
+from dockscale.core.manifest import Tell
 from dockscale.engine import Engine, EngineError, NotFound
 
 RUNTIMES = ("javascript", "python", "pages")
@@ -18,9 +18,6 @@ _ROOT = _PACKED if _PACKED.exists() else _HERE.parent
 """Where recipes are: an installed package has them inside, as setup.py says; else they are in the repository."""
 _CLIENT = "dockscale/hub/assets/hypha-rpc-websocket.mjs"
 _SHARED = ("constraints.txt", "images/base/bytecode.py", "images/runtime-python/requirements.txt")
-
-Tell = Callable[[str, str], object]
-"""Told how an installation goes: `info`, `success` or `warning`, and a sentence."""
 
 
 class Runtimes:

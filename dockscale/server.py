@@ -20,7 +20,7 @@ from dockscale.config import Settings
 from dockscale.control import Control
 from dockscale.core.host import Host
 from dockscale.core.pool import Clock
-from dockscale.engine import Engine
+from dockscale.engine import Engine, EngineError
 from dockscale.engine.docker import DockerEngine
 from dockscale.hub.kept import CannotKeep, open_kept
 from dockscale.hub.rpc import Rpc
@@ -33,7 +33,7 @@ from dockscale.proxy.peer import Patrol
 from dockscale.proxy.upstream import Upstream
 from dockscale.reach import main_url
 from dockscale.registry import Registry
-from dockscale.runtimes import Runtimes
+from dockscale.runtimes import RUNTIMES, Runtimes
 from dockscale.scaler import Scaler
 
 log = structlog.get_logger()
@@ -76,6 +76,23 @@ async def serve(settings: Settings) -> None:
         await stop.wait()
         log.info("stopping", in_flight=sum(app.pool.in_flight for app in dockscale.registry.apps.values()))
     log.info("stopped")
+
+
+async def make_runtimes(settings: Settings) -> AsyncIterator[str]:
+    """Make the images that programs run on, those that are missing, and tell their names.
+
+    Raises:
+        CannotStart: one could not be made.
+    """
+    engine = DockerEngine(settings.engine)
+    runtimes = Runtimes(engine, settings.base_image, settings.pip_index_url)
+    try:
+        for runtime in RUNTIMES:
+            yield (await runtimes.image(runtime)).name
+    except EngineError as error:
+        raise CannotStart(str(error)) from None
+    finally:
+        await engine.close()
 
 
 def _allow_files() -> None:
@@ -142,7 +159,7 @@ async def _build(
     with _told(settings.host, settings.port, "DOCKSCALE_PORT"):
         main_port = await main.open(settings.host, settings.port)
     runtimes = Runtimes(engine, settings.base_image, settings.pip_index_url)
-    programs = Programs(engine, scaler, clock, runtimes, rpc.instances.services)
+    programs = Programs(engine, scaler, registry.trials, clock, runtimes, rpc.instances.services)
     control = Control(registry, engine, scaler, programs, clock, main_port)
     rpc.connect_to(control)
 

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from dockscale import control
+from dockscale import watch
 from dockscale.admin import api
 from dockscale.engine.memory import MemoryEngine, Program
 from dockscale.server import CannotStart
@@ -238,7 +238,7 @@ async def test_the_stream_of_one_app_is_silent_about_others() -> None:
 
 async def test_a_stream_without_news_says_that_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "KEEP_ALIVE_S", 0.02)
-    monkeypatch.setattr(control, "LOOK_S", 0.01)
+    monkeypatch.setattr(watch, "LOOK_S", 0.01)
     async with world() as it, stream(it) as events:
         await events.heard("state")
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from dockscale.claim import TooLate
-from dockscale.control import MOST_NEWS, AppExists, ByHand, UnknownApp, UnknownInstance, Watch
+from dockscale.control import AppExists, ByHand, UnknownApp, UnknownInstance
 from dockscale.core.load import Load
 from dockscale.core.spec import PREFIX, SpecError
 from dockscale.engine import EngineError
 from dockscale.engine.memory import Program
+from dockscale.watch import MOST_NEWS, Watch
 from tests.support.backend import backend
 from tests.support.world import BOUND_S, ENABLED, World, asked_all_the_time, eject, prefixed, until, world
 
@@ -308,7 +309,7 @@ async def test_all_that_is_wrong_with_a_manifest_is_told_at_once_and_nothing_is_
             await it.dockscale.control.install(wrong)
         with pytest.raises(SpecError, match="source or image is missing"):
             await it.dockscale.control.install({"name": "shop"})
-        with pytest.raises(SpecError, match="app_id = ''"):
+        with pytest.raises(SpecError, match="there is no name"):
             await it.dockscale.control.install({"image": "plain"})
 
         assert len(refusal.value.problems) == 3

@@ -12,11 +12,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from dockscale.claim import TooLate
-from dockscale.control import START_S, AppExists, ByHand, Control, News, UnknownApp, UnknownInstance, Watch
+from dockscale.control import START_S, AppExists, ByHand, Control, UnknownApp, UnknownInstance
 from dockscale.core.pool import NoPlace
 from dockscale.core.spec import SpecError
 from dockscale.engine import EngineAway, EngineError
 from dockscale.programs import ProgramFailed
+from dockscale.watch import News, Watch
 
 KEEP_ALIVE_S = 15.0
 """After so many seconds without news a stream says that it is still there."""

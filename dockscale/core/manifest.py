@@ -1,6 +1,6 @@
 """An app as a manifest, the way it is installed and told of. Its fields have the names of the labels."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dockscale.core.catalog import Template
@@ -12,6 +12,9 @@ SOURCE, FILES = "source", "files"
 """No labels either: a program, and files beside it."""
 IMAGE_TYPES = frozenset({"asgi", "docker", "http", "rpc"})
 """Types of apps whose `source` may be the name of an image."""
+
+Tell = Callable[[str, str], object]
+"""Told how an installation goes: `info`, `success` or `warning`, and a sentence."""
 
 ONLY_TOLD = frozenset(
     {

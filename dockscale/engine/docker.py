@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import tarfile
 import time
 from collections import deque
@@ -24,6 +25,8 @@ _COMPOSE = "com.docker.compose."
 _CALL_TIMEOUT_S = 60.0
 _LAST_LINES = 12
 """What is told of the output of a build that failed."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_ENGINES_OWN = re.compile(r"Step \d+/\d+ : | ---> |Removing intermediate container ")
 _ALIVE = ("running", "paused")
 _RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _WATCHED = {
@@ -251,12 +254,12 @@ class DockerEngine:
                     fileobj=io.BytesIO(context), encoding="identity", tag=name or None, labels=labels, buildargs=args,
                     forcerm=True, stream=True,
                 ):  # fmt: skip
-                    wrote += said.get("stream", "").splitlines()
+                    wrote += filter(None, map(_written, said.get("stream", "").splitlines()))
                     image_id = (said.get("aux") or {}).get("ID", image_id)
         except EngineAway:
             raise
         except EngineError as error:
-            raise EngineError("\n".join((*filter(str.strip, wrote), str(error)))) from error
+            raise EngineError("\n".join((*wrote, str(error)))) from error
         return image_id
 
     async def untag(self, name: str) -> None:
@@ -449,6 +452,12 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
             entry.size, entry.mode = len(content), 0o755 if content.startswith(b"#!") else 0o644
             tar.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
+
+
+def _written(line: str) -> str:
+    """What a step of a build wrote, without the colours; empty if the engine itself did."""
+    line = _COLOUR.sub("", line).rstrip()
+    return "" if _ENGINES_OWN.match(line) else line
 
 
 def _quoted(text: str) -> str:

@@ -65,7 +65,6 @@ class MemoryEngine:
         self.makes: Callable[[Mapping[str, bytes]], Program] | None = None
         """Says what an image runs that is made of files."""
         self._images: dict[str, Image] = {}
-        self._unnamed: dict[str, Image] = {}
         self._boxes: dict[str, _Box] = {}
         self._listeners: list[asyncio.Queue[Event]] = []
         self._ids = itertools.count(1)
@@ -87,6 +86,11 @@ class MemoryEngine:
         image_id = f"sha256:{number:064x}"
         self.programs[image_id] = program
         return Image(image_id, name or image_id, dict(labels), float(number), ports)
+
+    @property
+    def unnamed(self) -> list[Image]:
+        """Images that were made without a name, and not pruned."""
+        return [image for image in self._images.values() if image.name == image.id]
 
     def remove_image(self, name: str) -> None:
         del self._images[name]
@@ -150,7 +154,9 @@ class MemoryEngine:
             for box in self._boxes.values()
             if ENABLE in box.container.labels or MANAGED in box.container.labels
         ]
-        return Listing(tuple(labelled), tuple(i for i in self._images.values() if ENABLE in i.labels))
+        return Listing(
+            tuple(labelled), tuple(i for i in self._images.values() if ENABLE in i.labels and i.name != i.id)
+        )
 
     async def inspect(self, container_id: str) -> Container:
         self._answer()
@@ -239,7 +245,7 @@ class MemoryEngine:
 
     async def find_image(self, name: str) -> Image:
         self._answer()
-        for image in (*self._images.values(), *self._unnamed.values()):
+        for image in self._images.values():
             if name in (image.name, image.id):
                 return image
         raise NotFound(f"no image {name}")
@@ -265,10 +271,7 @@ class MemoryEngine:
         if self.makes is None:
             raise EngineError("no image can be made here")
         image = self._image(name, self.makes(files), labels, ())
-        if name:
-            self._images[name] = image
-        else:
-            self._unnamed[image.id] = image
+        self._images[image.name] = image
         return image
 
     async def untag(self, name: str) -> None:
@@ -278,10 +281,10 @@ class MemoryEngine:
 
     async def prune(self, labels: Sequence[str]) -> None:
         self._answer()
-        for image in list(self._unnamed.values()):
+        for image in self.unnamed:
             said = {*image.labels, *(f"{name}={value}" for name, value in image.labels.items())}
             if said.issuperset(labels):
-                del self._unnamed[image.id]
+                del self._images[image.id]
 
     async def gateway(self) -> str:
         self._answer()

@@ -8,14 +8,13 @@ from typing import Any
 
 from dockscale.control import Control, UnknownApp
 from dockscale.core.app import App
-from dockscale.core.manifest import FILES, IMAGE, SOURCE, manifest_of, warnings
+from dockscale.core.manifest import FILES, IMAGE, SOURCE, Tell, manifest_of, warnings
 from dockscale.core.pool import State
 from dockscale.core.spec import SpecError
 from dockscale.hub.local import Context, Function, LocalPeer
 from dockscale.hub.manager import NotSupported, unsupported
 from dockscale.hub.tokens import Permission
 from dockscale.hub.wire import Value
-from dockscale.runtimes import Tell
 
 SERVICE = "server-apps"
 _UNSUPPORTED = (

@@ -72,13 +72,13 @@ async def test_an_installed_app_starts_when_it_is_called() -> None:
         assert (await apps.get_session_info(running["id"]))["started_at"] == running["started_at"]
 
 
-async def test_a_source_can_be_the_name_of_an_image_and_a_program_is_not_supported_yet() -> None:
+async def test_a_source_can_be_the_name_of_an_image() -> None:
     async with controlled() as (_, _, apps):
         info = await apps.install(source="plain", manifest={"name": "Shop", "type": "docker"}, app_id="web-shop")
 
         assert (info["id"], info["type"], info["image"], info["port"]) == ("web-shop", "docker", "plain", 8000)
-        with pytest.raises(Exception, match="programs in source are not supported yet: build an image"):
-            await apps.install(source="api.export({})", config={"name": "Seed", "type": "window"})
+        with pytest.raises(Exception, match="two ways to say what runs"):
+            await apps.install(source="api.export({})", config={"name": "Seed", "image": "plain"})
 
 
 async def test_arguments_win_over_the_manifest() -> None:
@@ -120,7 +120,7 @@ async def test_a_wrong_manifest_is_told_whole_and_can_be_checked_before() -> Non
         with pytest.raises(Exception, match=r"max_instance is unknown; did you mean .*min_instances = '-1'"):
             await apps.install(config=wrong)
         assert (await apps.validate_app_manifest(MODEL))["valid"]
-        assert (await apps.validate_app_manifest({"name": "x"}))["errors"][0].startswith("image is missing")
+        assert (await apps.validate_app_manifest({"name": "x", "type": "window"}))["valid"]
         [nowhere] = (await apps.validate_app_manifest(MODEL | {"image": "nowhere:1"}))["errors"]
         assert "not on this engine" in nowhere
 
@@ -187,8 +187,8 @@ async def test_what_needs_files_or_workers_is_clearly_not_supported(name: str) -
 
 async def test_arguments_that_would_change_something_elsewhere_are_refused_and_those_that_are_off_are_not() -> None:
     async with controlled() as (_, _, apps):
-        with pytest.raises(Exception, match="files is not supported"):
-            await apps.install(config=MODEL, files=[{"path": "a", "content": "b"}])
+        with pytest.raises(Exception, match="worker_id is not supported"):
+            await apps.install(config=MODEL, worker_id="a")
         with pytest.raises(Exception, match="disabled, singleton is not supported"):
             await apps.edit_app("bot", disabled=True, singleton=True)
         await apps.install(config=MODEL, stage=False, worker_id=None)
