@@ -19,12 +19,12 @@ export const isReady = () => ready[0] === 1;
 export const nowReady = () => void (ready[0] = 1);
 
 // Until the instance is ready, an error that nobody has caught ends it; later it is only told.
-export function fail(error) {
+export function fail(error, ends = !isReady()) {
   const told = describe(error);
-  if (!isMainThread) workerData.failures.postMessage(told);
+  if (!isMainThread) workerData.control.postMessage({ told, ends });
   else {
     console.error(told);
-    if (!isReady()) process.exit(1);
+    if (ends) process.exit(1);
   }
 }
 

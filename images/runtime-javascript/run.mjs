@@ -61,14 +61,18 @@ async function connected() {
 async function quietly(connect) {
   const own = new AsyncLocalStorage();
   const sockets = [];
+  let connecting = true;
   const ours = () => own.getStore() === true;
+  // When it has connected, the client rests for 100 ms that whoever waits for the instance would wait, too.
+  const soon = (ms) => (connecting && ms === 100 ? 1 : ms);
   subscribe("net.client.socket", ({ socket }) => ours() && sockets.push(socket));
   for (const name of ["setTimeout", "setInterval"]) {
     const start = globalThis[name];
-    globalThis[name] = (...given) => (ours() ? start(...given).unref() : start(...given));
+    globalThis[name] = (does, ms, ...given) => (ours() ? start(does, soon(ms), ...given).unref() : start(does, ms, ...given));
     globalThis[name][promisify.custom] = start[promisify.custom];
   }
   const api = await own.run(true, connect);
+  connecting = false;
   for (const socket of sockets) socket.unref();
   return api;
 }

@@ -43,6 +43,7 @@ api.export({
     double: async (callback, n) => (await callback(n)) * 2,
     *count(n) { for (let i = 0; i < n; i++) yield i; },
     size: (data) => data.length,
+    first: (...ms) => Promise.race(ms.map(each => new Promise(resolve => setTimeout(resolve, each, each)))),
     fails(text) {
         throw new RangeError(text);
     },
@@ -130,6 +131,7 @@ async def test_callbacks_generators_and_large_data_pass_and_setup_is_called_once
         assert await service.double(lambda n: n + 1, 4) == 10
         assert [item async for item in await service.count(3)] == [0, 1, 2]
         assert await service.size(b"x" * 700_000) == 700_000
+        assert await service.first(100, 20) == 20
 
 
 async def test_errors_of_a_ready_program_are_told_and_do_not_end_it(real: Real, runtime: str) -> None:
@@ -143,7 +145,7 @@ async def test_errors_of_a_ready_program_are_told_and_do_not_end_it(real: Real, 
         assert (await service.told())[0] == 1
         assert it.app("bot").stats.deaths == 0
         written = logs(real)
-        for line, error in ((11, "RangeError: as asked"), (14, "Error: nobody catches this"), (15, "Error: nor this")):
+        for line, error in ((12, "RangeError: as asked"), (15, "Error: nobody catches this"), (16, "Error: nor this")):
             assert f"main.js:{line}: {error}\n" in written
 
 
