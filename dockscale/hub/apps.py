@@ -61,9 +61,7 @@ class AppServices:
         if app is None:
             return None
         if not app.spec.speaks_rpc:
-            if not may_reach(app.spec, context.user, context.workspace):
-                raise PermissionError(f"{app.app_id} is protected in the workspace {app.spec.workspace}")
-            return self.http(app)
+            return self.http(app, context)
         service = await self.first(app, lambda each: each.name == query.name, context, query.name)
         if mode.startswith("select:") or mode == "exact":
             return None  # the manager chooses one of those that are there
@@ -110,8 +108,14 @@ class AppServices:
         """
         return virtual_id(app, _mode(mode))
 
-    def http(self, app: App) -> dict[str, Value]:
-        """An app that speaks HTTP as a service."""
+    def http(self, app: App, context: Context) -> dict[str, Value]:
+        """An app that speaks HTTP as a service.
+
+        Raises:
+            PermissionError: it is protected, and in another workspace.
+        """
+        if not may_reach(app.spec, context.user, context.workspace):
+            raise PermissionError(f"{app.app_id} is protected in the workspace {app.spec.workspace}")
         return self._http.describe(app)
 
     def infos(self, workspace: str, user: User) -> list[dict[str, Value]]:

@@ -91,7 +91,7 @@ class Gateway:
 
     def _context(self, user: User, workspace: str) -> Context:
         """Who comes over HTTP is in no workspace: what is protected needs a permission for where it is."""
-        return Context(f"{workspace}/http", user.current_workspace, user, None)
+        return Context(f"{workspace}/http", "", user, None)
 
     # Services that answer HTTP.
 
@@ -154,12 +154,12 @@ class Gateway:
             return Target(service.client.full_id, service.name, workspace, service.info)
         request.app = app
         if not app.spec.speaks_rpc:
-            return self._http_app(app)
+            return self._http_app(app, context)
         service = await self._apps.first(app, lambda each: each.name == asked.name, context, asked.name)
         return Target(self._apps.address(app, mode), service.name, workspace, service.info)
 
-    def _http_app(self, app: App) -> Target:
-        described = self._apps.http(app)
+    def _http_app(self, app: App, context: Context) -> Target:
+        described = self._apps.http(app, context)
         address = str(described["get"]["_rtarget"])
         return Target(address, app.app_id, app.spec.workspace, {"type": "http"})
 
