@@ -1,12 +1,15 @@
 """HTTP requests to services of the types `asgi` and `functions`, part by part both ways."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
 
+from dockscale.hub.asks import Told
+from dockscale.hub.collected import Collected
 from dockscale.hub.local import Context, LocalPeer, RemoteError
 from dockscale.hub.tokens import User
-from dockscale.hub.web import CORS, BadAnswer, Headers, Request, ServiceFailed, last_error, preflight
+from dockscale.hub.web import CORS, BadAnswer, Exchange, Headers, Request, ServiceFailed, last_error, preflight
 from dockscale.hub.wire import PART_BYTES, Value, vouch
 
 TYPES = frozenset({"asgi", "functions"})
@@ -40,11 +43,43 @@ async def answer(peer: LocalPeer, request: Request, target: Target, path: str, u
         RemoteError: it could not be called.
         CallTimeout: it neither answered nor said that it works on it.
     """
-    try:
+    with _failures():
         if target.kind == "asgi":
             await _Asgi(peer, request, target, path, user).run()
         else:
             await _by_function(peer, request, target, path, user)
+
+
+async def collect(
+    peer: LocalPeer, tasks: asyncio.TaskGroup, request: Collected, target: Target, path: str, user: User
+) -> Told:
+    """Have a request answered by an ASGI service, and return the answer once it is whole.
+
+    What the application does after its answer goes on; before it, it is told when its caller goes.
+
+    Raises: as `answer`; and HttpError: the answer is too large.
+    """
+
+    async def work() -> None:
+        try:
+            with _failures():
+                await _Asgi(peer, request, target, path, user).run()
+        except Exception as error:
+            request.failed(error)
+
+    working = tasks.create_task(work(), name="asgi call")
+    try:
+        return await request.told
+    except asyncio.CancelledError:
+        working.cancel()
+        raise
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Tell the failure of a service's program from that of the call."""
+    try:
+        yield
     except RemoteError as error:
         if error.trace:
             raise ServiceFailed(last_error(error)[1]) from None
@@ -54,7 +89,7 @@ async def answer(peer: LocalPeer, request: Request, target: Target, path: str, u
 class _Asgi:
     """One request as an ASGI application sees it: it asks for the body, and sends its answer, by calling back."""
 
-    def __init__(self, peer: LocalPeer, request: Request, target: Target, path: str, user: User) -> None:
+    def __init__(self, peer: LocalPeer, request: Exchange, target: Target, path: str, user: User) -> None:
         self._peer = peer
         self._request = request
         self._target = target
@@ -194,7 +229,7 @@ def _is_function(schema: Value) -> bool:
     return isinstance(schema, dict) and schema.get("type") == "function"
 
 
-def _scope(request: Request, target: Target, path: str) -> dict[str, Value]:
+def _scope(request: Exchange, target: Target, path: str) -> dict[str, Value]:
     plain, _, query = path.partition("?")
     at = urlsplit(f"//{request.host}")
     return {

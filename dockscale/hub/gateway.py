@@ -25,6 +25,7 @@ MOST_ARGS_BYTES = 2**26
 MSGPACK = "application/msgpack"
 _WORD = 2**63
 """Whole numbers below this can be sent, whatever their sign."""
+_Arguments = tuple[list[Value], dict[str, Value]]
 
 
 class Gateway:
@@ -143,25 +144,17 @@ class Gateway:
     async def _find(self, request: Request, workspace: str, name: str, query: str, user: User) -> Target:
         """The service that a path names, which `user` may call; an app that sleeps is started for it.
 
-        Raises: as `Manager.choose` and `AppServices.first`.
+        Raises: as `Manager.choose` and `AppServices.target`.
         """
         asked = parse_id(f"{workspace}/{name}", workspace)
         context = self._context(user, workspace)
-        mode = dict(parse_qsl(query)).get("_mode", "")
+        mode = _mode(query)
         app = self._apps.meant(asked) if not asked.client_id else None
         if app is None:
             service = await self._manager.choose(asked, mode, context)
             return Target(service.client.full_id, service.name, workspace, service.info)
         request.app = app
-        if not app.spec.speaks_rpc:
-            return self._http_app(app, context)
-        service = await self._apps.first(app, lambda each: each.name == asked.name, context, asked.name)
-        return Target(self._apps.address(app, mode), service.name, workspace, service.info)
-
-    def _http_app(self, app: App, context: Context) -> Target:
-        described = self._apps.http(app, context)
-        address = str(described["get"]["_rtarget"])
-        return Target(address, app.app_id, app.spec.workspace, {"type": "http"})
+        return await self._apps.target(app, asked.name, mode, context)
 
     # Functions.
 
@@ -177,26 +170,26 @@ class Gateway:
             request.reply(200, to_json(info), "application/json")
         elif request.method in ("GET", "POST"):
             target = await self._find(request, workspace, name, query, user)
-            await self._call(request, target, unquote(function), query, user)
+            name = unquote(function).strip("/").replace("/", ".")
+            given = await _arguments(request, query)
+            asked = None if request.app is None else self._apps.functions(request.app, target, _mode(query)).get(name)
+            if asked is not None:
+                _give(request, await asked(context, *given[0], **given[1]))
+            else:
+                await self._call(request, target, name, given, user)
         else:
             request.lines += (b"Allow: GET, POST, OPTIONS",)
             request.fail(405, "method_not_allowed", f"functions are called by GET or POST, not by {request.method}")
 
-    async def _call(self, request: Request, target: Target, function: str, query: str, user: User) -> None:
-        args, kwargs = await _arguments(request, query)
-        name = function.strip("/").replace("/", ".")
+    async def _call(self, request: Request, target: Target, name: str, given: _Arguments, user: User) -> None:
         with self._peer.session(target.address) as session:
             vouched = vouch(target.workspace, user.shown())
-            self._peer.ask(session, f"services.{target.name}.{name}", args, kwargs, vouched=vouched)
+            self._peer.ask(session, f"services.{target.name}.{name}", *given, vouched=vouched)
             value = await session.answer
         if isinstance(value, dict) and value.get("_rtype") == "generator":
             await self._stream(request, value, target)
-        elif _wants_msgpack(request):
-            request.reply(200, pack(value), MSGPACK)
-        elif isinstance(value, bytes):
-            request.reply(200, value, "application/octet-stream")
         else:
-            request.reply(200, to_json(value), "application/json")
+            _give(request, value)
 
     async def _stream(self, request: Request, generator: Mapping[str, Value], target: Target) -> None:
         """Send what a generator gives as server-sent events, each as soon as it comes."""
@@ -241,7 +234,22 @@ class Gateway:
         return where, following, closing
 
 
-async def _arguments(request: Request, query: str) -> tuple[list[Value], dict[str, Value]]:
+def _mode(query: str) -> str:
+    """The selection mode that a query asks for; empty: none."""
+    return dict(parse_qsl(query)).get("_mode", "")
+
+
+def _give(request: Request, value: Value) -> None:
+    """Answer with what a function gave."""
+    if _wants_msgpack(request):
+        request.reply(200, pack(value), MSGPACK)
+    elif isinstance(value, bytes):
+        request.reply(200, value, "application/octet-stream")
+    else:
+        request.reply(200, to_json(value), "application/json")
+
+
+async def _arguments(request: Request, query: str) -> _Arguments:
     """The arguments of a call: the query's of a GET, else the body's. A map is keywords, a list positions.
 
     Raises:

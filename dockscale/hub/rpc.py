@@ -39,9 +39,9 @@ class Rpc:
         self.calls = Calls(apps, self.hub, wake, clock, tasks)
         self.instances = Instances(apps, self.hub.peers, tokens, url, unplugged)
         self.hub.connect_to(self.instances, self.calls)
-        self._http = HttpApps(self._own("http", tasks), apps, wake, clock, response_timeout)
-        app_services = AppServices(apps, services, self.hub.peers, wake, self._http)
-        peer = self._own(self.hub.manager_id, tasks)
+        peer, asked = self._own(self.hub.manager_id, tasks), self._own("http", tasks)
+        self._http = HttpApps(asked, apps, wake, clock, response_timeout)
+        app_services = AppServices(apps, services, self.hub.peers, wake, self._http, asked, peer, tasks)
         self.manager = Manager(self.hub, peer, tokens, app_services)
         self._peer = peer
         self._gateway = Gateway(self.hub, peer, self.manager, app_services, tokens, auth)
