@@ -1,6 +1,5 @@
 """The services of apps: each is called at the app's virtual client, whichever instances there are."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
@@ -9,8 +8,8 @@ from dockscale.claim import Wake, claim
 from dockscale.core.app import App
 from dockscale.core.pool import Instance, State
 from dockscale.core.spec import SelectionMode, Visibility
-from dockscale.hub import asgi, asks
-from dockscale.hub.asgi import Target
+from dockscale.hub import asks
+from dockscale.hub.asgi import Carrier, Target
 from dockscale.hub.asks import Ask, Made, Told
 from dockscale.hub.calls import virtual_id
 from dockscale.hub.clients import Client, Service
@@ -39,7 +38,7 @@ class AppServices:
 
     def __init__(
         self, apps: Mapping[str, App], services: Services, clients: Mapping[str, object], wake: Wake, http: Http,
-        peer: LocalPeer, manager: LocalPeer, tasks: asyncio.TaskGroup,
+        peer: LocalPeer, carrier: Carrier,
     ) -> None:  # fmt: skip
         self._apps = apps
         self._services = services
@@ -48,9 +47,7 @@ class AppServices:
         self._http = http
         self._peer = peer
         """Who has the functions by which ASGI services are asked."""
-        self._manager = manager
-        """In whose name they are: clients let it call what is protected."""
-        self._tasks = tasks
+        self._carrier = carrier
         peer.serve("asgi", Made(self._functions))
 
     def meant(self, query: Query) -> App | None:
@@ -161,7 +158,7 @@ class AppServices:
             raise KeyError(f"Service not found: no app is called {app_id}")
         target = await self.target(app, name, mode, context)
         request = Collected(ask, context.caller, f"{app_id}.localhost")
-        return await asgi.collect(self._manager, self._tasks, request, target, ask.target, context.user)
+        return await self._carrier.collect(request, target, ask.target, context.user)
 
     def infos(self, workspace: str, user: User) -> list[dict[str, Value]]:
         """What apps offer, asleep or not."""

@@ -8,11 +8,11 @@ from dockscale.config import Auth
 from dockscale.core.app import App
 from dockscale.hub import asgi, browser
 from dockscale.hub.apps import AppServices
-from dockscale.hub.asgi import Target
+from dockscale.hub.asgi import Carrier, Target
 from dockscale.hub.calls import virtual_id
 from dockscale.hub.clients import Client
 from dockscale.hub.hub import SHARED, Hub
-from dockscale.hub.local import CallTimeout, Context, LocalPeer, RemoteError
+from dockscale.hub.local import CallTimeout, Context, RemoteError
 from dockscale.hub.manager import Manager
 from dockscale.hub.services import may_reach, parse_id
 from dockscale.hub.stream import Streams
@@ -32,10 +32,11 @@ class Gateway:
     """Answers HTTP requests that are about services. Calls go out in the manager's name."""
 
     def __init__(
-        self, hub: Hub, peer: LocalPeer, manager: Manager, apps: AppServices, tokens: Tokens, auth: Auth
+        self, hub: Hub, carrier: Carrier, manager: Manager, apps: AppServices, tokens: Tokens, auth: Auth
     ) -> None:
         self._hub = hub
-        self._peer = peer
+        self._peer = carrier.peer
+        self._carrier = carrier
         self._manager = manager
         self._apps = apps
         self._tokens = tokens
@@ -101,7 +102,7 @@ class Gateway:
         context = self._context(user, app.spec.workspace)
         service = await self._apps.first(app, lambda each: str(each.info.get("type")).lower() in asgi.TYPES, context)
         target = Target(virtual_id(app), service.name, app.spec.workspace, service.info)
-        await asgi.answer(self._peer, request, target, path, user)
+        await self._carrier.answer(request, target, path, user)
 
     async def _visit(self, request: Request, workspace: str, name: str, rest: list[str], query: str) -> None:
         more = f"?{query}" if query else ""
@@ -117,7 +118,7 @@ class Gateway:
             raise
         if target.kind not in asgi.TYPES:
             raise KeyError(f"the service {name} answers no HTTP: its type is {target.kind}, not asgi or functions")
-        await asgi.answer(self._peer, request, target, f"/{rest[0]}{more}", user)
+        await self._carrier.answer(request, target, f"/{rest[0]}{more}", user)
 
     def refusal(self, app: App, authorization: bytes, cookie: bytes) -> tuple[int, str, str] | None:
         """Why a request may not use a protected app, as status, word and sentence; None if it may."""

@@ -185,6 +185,17 @@ async def test_twenty_at_once_are_spread_over_the_instances_and_each_is_counted_
         assert (sum(stats.requests.values()), stats.requests[200], stats.rpc_calls) == (20, 20, 20)
 
 
+async def test_what_an_application_answers_is_counted_by_its_status() -> None:
+    async with site() as (it, _), client(it) as api:
+        service, stats = await api.get_service("site@bot"), it.app("bot").stats
+        for path in ("/text", "/nowhere", "/fails"):
+            await service.request("GET", path)
+            await it.session.get(f"{it.base}/public/apps/bot{path}")
+        await until(lambda: stats.rpc_calls == 6)
+
+        assert dict(stats.requests) == {200: 2, 404: 2, 500: 2}
+
+
 async def test_the_mode_that_a_service_was_got_with_chooses_the_instance() -> None:
     async with site(TWO) as (it, _), client(it) as api:
         first, last = [await api.get_service("site@bot", mode=mode) for mode in ("first", "last")]
