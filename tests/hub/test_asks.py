@@ -306,6 +306,15 @@ async def test_what_an_application_does_after_its_answer_goes_on() -> None:
     assert (answer, in_flight) == ("soon", 1)
 
 
+async def test_a_call_wakes_an_app_that_has_gone_to_sleep() -> None:
+    async with site() as (it, _), client(it) as api:
+        service, app = await api.get_service("site@bot"), it.app("bot")
+        it.dockscale.scaler.rest(app, app.pool)
+        await until(lambda: not it.states("bot"))
+
+        assert await asyncio.gather(*(service.get("/text") for _ in range(5))) == ["ü"] * 5
+
+
 async def test_a_call_in_the_line_outlasts_its_callers_patience_for_signs_of_life() -> None:
     labels = {"autoscaling.max_instances": "1", "autoscaling.max_concurrency": "1"}
     async with site(labels) as (it, here), client(it, method_timeout=2) as api:
