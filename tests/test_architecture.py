@@ -84,6 +84,7 @@ SEEN_FROM_OUTSIDE = {
     "hub.browser": "hub/test_gateway.py",
     "hub.calls": "hub/test_calls.py",
     "hub.clients": "hub/test_hub.py",
+    "hub.collected": "hub/test_asks.py",
     "hub.controller": "hub/test_controller.py",
     "hub.gateway": "hub/test_gateway.py",
     "hub.http_apps": "hub/test_http_apps.py",

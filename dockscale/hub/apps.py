@@ -1,15 +1,20 @@
 """The services of apps: each is called at the app's virtual client, whichever instances there are."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 from dockscale.claim import Wake, claim
 from dockscale.core.app import App
 from dockscale.core.pool import Instance, State
 from dockscale.core.spec import SelectionMode, Visibility
+from dockscale.hub import asks
+from dockscale.hub.asgi import Carrier, Target
+from dockscale.hub.asks import Ask, Made, Told
 from dockscale.hub.calls import virtual_id
 from dockscale.hub.clients import Client, Service
-from dockscale.hub.local import Context
+from dockscale.hub.collected import Collected
+from dockscale.hub.local import Context, Function, LocalPeer
 from dockscale.hub.services import Query, Services, may_reach, may_use
 from dockscale.hub.tokens import User
 from dockscale.hub.wire import Value, pack, retarget, unpack
@@ -25,19 +30,25 @@ class Http(Protocol):
     """Who calls apps that speak HTTP."""
 
     def describe(self, app: App) -> dict[str, Value]: ...
+    def functions(self, app_id: str) -> Mapping[str, Function]: ...
 
 
 class AppServices:
     """Finds out which app a service's id means, starts it if it sleeps, and aims its functions at all instances."""
 
     def __init__(
-        self, apps: Mapping[str, App], services: Services, clients: Mapping[str, object], wake: Wake, http: Http
-    ) -> None:
+        self, apps: Mapping[str, App], services: Services, clients: Mapping[str, object], wake: Wake, http: Http,
+        peer: LocalPeer, carrier: Carrier,
+    ) -> None:  # fmt: skip
         self._apps = apps
         self._services = services
         self._clients = clients
         self._wake = wake
         self._http = http
+        self._peer = peer
+        """Who has the functions by which ASGI services are asked."""
+        self._carrier = carrier
+        peer.serve("asgi", Made(self._functions))
 
     def meant(self, query: Query) -> App | None:
         """The app that a query means: the one it names, or the one whose instances offer such a service."""
@@ -61,9 +72,8 @@ class AppServices:
         if app is None:
             return None
         if not app.spec.speaks_rpc:
-            if not may_reach(app.spec, context.user, context.workspace):
-                raise PermissionError(f"{app.app_id} is protected in the workspace {app.spec.workspace}")
-            return self.http(app)
+            _check(app, context)
+            return self._http.describe(app)
         service = await self.first(app, lambda each: each.name == query.name, context, query.name)
         if mode.startswith("select:") or mode == "exact":
             return None  # the manager chooses one of those that are there
@@ -71,7 +81,7 @@ class AppServices:
         copy: dict[str, Value] = unpack(pack(described))  # what is kept must stay as it is
         virtual = self.address(app, mode)
         retarget(copy, app.spec.workspace, old=service.client.full_id, new=virtual)
-        return copy | {"id": f"{virtual}:{query.name}"}
+        return self._asked(app, query.name, mode, service) | copy | {"id": f"{virtual}:{query.name}"}
 
     async def first(
         self, app: App, fits: Callable[[Service], bool], context: Context, name: str = "one for HTTP"
@@ -110,9 +120,45 @@ class AppServices:
         """
         return virtual_id(app, _mode(mode))
 
-    def http(self, app: App) -> dict[str, Value]:
-        """An app that speaks HTTP as a service."""
-        return self._http.describe(app)
+    async def target(self, app: App, name: str, mode: str, context: Context) -> Target:
+        """Where a service of an app is called.
+
+        Raises: as `get`.
+        """
+        if not app.spec.speaks_rpc:
+            _check(app, context)
+            return Target(self._peer.full_id, f"http.{app.app_id}", app.spec.workspace, {"type": "http"})
+        service = await self.first(app, lambda each: each.name == name, context, name)
+        return Target(self.address(app, mode), name, app.spec.workspace, service.info)
+
+    # Requests as calls.
+
+    def functions(self, app: App, target: Target, mode: str) -> Mapping[str, Function]:
+        """The functions by which a service of an app is asked that answers HTTP; none if it does not."""
+        if not app.spec.speaks_rpc:
+            return self._http.functions(app.app_id)
+        own = target.info.get("service_schema") or {}
+        made = self._functions(_key(app, target.name, mode)) if target.kind == "asgi" else {}
+        return {name: function for name, function in made.items() if name not in own}
+
+    def _asked(self, app: App, name: str, mode: str, service: Service) -> dict[str, Value]:
+        if str(service.info.get("type")).lower() != "asgi":
+            return {}
+        key = _key(app, name, mode)
+        return self._peer.values(self._functions(key), f"services.asgi.{key}")
+
+    def _functions(self, key: str) -> Mapping[str, Function]:
+        name, _, rest = key.partition("@")
+        app_id, _, mode = rest.partition("@")
+        return asks.functions(f"{name}@{app_id}", partial(self._ask, app_id, name, mode))
+
+    async def _ask(self, app_id: str, name: str, mode: str, context: Context, ask: Ask) -> Told:
+        app = self._apps.get(app_id)
+        if app is None:
+            raise KeyError(f"Service not found: no app is called {app_id}")
+        target = await self.target(app, name, mode, context)
+        request = Collected(ask, context.caller, f"{app_id}.localhost")
+        return await self._carrier.collect(request, target, ask.target, context.user)
 
     def infos(self, workspace: str, user: User) -> list[dict[str, Value]]:
         """What apps offer, asleep or not."""
@@ -129,6 +175,15 @@ class AppServices:
             if workspace in ("*", app.spec.workspace) and app.spec.visibility is not Visibility.UNLISTED
             if user.may(app.spec.workspace, "r")
         ]
+
+
+def _check(app: App, context: Context) -> None:
+    if not may_reach(app.spec, context.user, context.workspace):
+        raise PermissionError(f"{app.app_id} is protected in the workspace {app.spec.workspace}")
+
+
+def _key(app: App, name: str, mode: str) -> str:
+    return f"{name}@{app.app_id}@{mode}"
 
 
 def _mode(mode: str) -> SelectionMode | None:

@@ -1,12 +1,15 @@
 """HTTP requests to services of the types `asgi` and `functions`, part by part both ways."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
 
+from dockscale.hub.asks import Told
+from dockscale.hub.collected import Collected
 from dockscale.hub.local import Context, LocalPeer, RemoteError
 from dockscale.hub.tokens import User
-from dockscale.hub.web import CORS, BadAnswer, Headers, Request, ServiceFailed, last_error, preflight
+from dockscale.hub.web import CORS, BadAnswer, Exchange, Headers, Request, ServiceFailed, last_error, preflight
 from dockscale.hub.wire import PART_BYTES, Value, vouch
 
 TYPES = frozenset({"asgi", "functions"})
@@ -31,20 +34,59 @@ class Target:
         return str(self.info.get("type") or "").lower()
 
 
-async def answer(peer: LocalPeer, request: Request, target: Target, path: str, user: User) -> None:
-    """Have a request answered by a service. `path` has its query.
+class Carrier:
+    """Carries requests to services, in one peer's name. `answers` is told of which call of it which status came."""
 
-    Raises:
-        ServiceFailed: its program failed.
-        BadAnswer: what it answered is not valid.
-        RemoteError: it could not be called.
-        CallTimeout: it neither answered nor said that it works on it.
-    """
+    def __init__(self, peer: LocalPeer, tasks: asyncio.TaskGroup, answers: Callable[[str, str, int], None]) -> None:
+        self.peer = peer
+        self._tasks = tasks
+        self._answers = answers
+
+    async def answer(self, request: Request, target: Target, path: str, user: User) -> None:
+        """Have a request answered by a service. `path` has its query.
+
+        Raises:
+            ServiceFailed: its program failed.
+            BadAnswer: what it answered is not valid.
+            RemoteError: it could not be called.
+            CallTimeout: it neither answered nor said that it works on it.
+        """
+        with _failures():
+            if target.kind == "asgi":
+                await self._asgi(request, target, path, user)
+            else:
+                await _by_function(self.peer, request, target, path, user)
+
+    async def collect(self, request: Collected, target: Target, path: str, user: User) -> Told:
+        """Have a request answered by an ASGI service, and return the answer once it is whole.
+
+        What the application does after its answer goes on; before it, it is told when its caller goes.
+
+        Raises: as `answer`; and HttpError: the answer is too large.
+        """
+        working = self._tasks.create_task(self._safely(request, target, path, user), name="asgi call")
+        try:
+            return await request.told
+        except asyncio.CancelledError:
+            working.cancel()
+            raise
+
+    async def _safely(self, request: Collected, target: Target, path: str, user: User) -> None:
+        try:
+            with _failures():
+                await self._asgi(request, target, path, user)
+        except Exception as error:
+            request.failed(error)
+
+    async def _asgi(self, request: Exchange, target: Target, path: str, user: User) -> None:
+        await _Asgi(self.peer, request, target, path, user, self._answers).run()
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Tell the failure of a service's program from that of the call."""
     try:
-        if target.kind == "asgi":
-            await _Asgi(peer, request, target, path, user).run()
-        else:
-            await _by_function(peer, request, target, path, user)
+        yield
     except RemoteError as error:
         if error.trace:
             raise ServiceFailed(last_error(error)[1]) from None
@@ -54,8 +96,12 @@ async def answer(peer: LocalPeer, request: Request, target: Target, path: str, u
 class _Asgi:
     """One request as an ASGI application sees it: it asks for the body, and sends its answer, by calling back."""
 
-    def __init__(self, peer: LocalPeer, request: Request, target: Target, path: str, user: User) -> None:
+    def __init__(
+        self, peer: LocalPeer, request: Exchange, target: Target, path: str, user: User,
+        answers: Callable[[str, str, int], None],
+    ) -> None:  # fmt: skip
         self._peer = peer
+        self._answers = answers
         self._request = request
         self._target = target
         self._path = path
@@ -67,10 +113,11 @@ class _Asgi:
         self._started = False
         self._ended = False
         self._failed: Callable[[Exception], None]
+        self._session: str
 
     async def run(self) -> None:
         with self._peer.session(self._target.address) as session:
-            self._failed = session.fail
+            self._failed, self._session = session.fail, session.id
             asks = {
                 "scope": _scope(self._request, self._target, self._path),
                 "receive": session.offer("receive", self._receive),
@@ -116,7 +163,9 @@ class _Asgi:
     async def _take(self, event: Value) -> None:
         kind = event.get("type") if isinstance(event, dict) else None
         if kind == "http.response.start":
-            self._request.start(_status(event.get("status")), _pairs(event.get("headers") or ()))
+            status = _status(event.get("status"))
+            self._request.start(status, _pairs(event.get("headers") or ()))
+            self._answers(self._peer.full_id, self._session, status)
             self._started = True
         elif kind == "http.response.body":
             await self._request.write(_data(event.get("body")))
@@ -194,7 +243,7 @@ def _is_function(schema: Value) -> bool:
     return isinstance(schema, dict) and schema.get("type") == "function"
 
 
-def _scope(request: Request, target: Target, path: str) -> dict[str, Value]:
+def _scope(request: Exchange, target: Target, path: str) -> dict[str, Value]:
     plain, _, query = path.partition("?")
     at = urlsplit(f"//{request.host}")
     return {

@@ -75,7 +75,8 @@ class Call:
     """A call that an instance works on."""
 
     __slots__ = (
-        "app", "asks", "beats", "began", "caller", "ending", "every", "instance", "lease", "placed", "until", "virtual",
+        "app", "asks", "beats", "began", "caller", "ending", "every", "instance", "lease", "placed", "status", "until",
+        "virtual",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +96,8 @@ class Call:
         self.beats = 0
         self.ending = ""
         """`resolve` or `reject`, if its large answer is on its way in parts."""
+        self.status = 200
+        """What it is counted as when it succeeds."""
         self.until = inf
         """When the caller has given up."""
 
@@ -176,6 +179,12 @@ class Calls:
         """Which instance a caller of a sticky app was with, by caller and app id."""
         self._one_ended = asyncio.Event()
         self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep_again)
+
+    def answers(self, caller: str, session: str, status: int) -> None:
+        """A call is a request, and this its answer's status: what it is counted as when it is over."""
+        call = self.open.get((caller, session))
+        if call is not None:
+            call.status = status
 
     async def ended(self) -> None:
         """Wait until no call is open."""
@@ -424,7 +433,7 @@ class Calls:
             self._drop_generator(generator)
         if not failed and _GENERATOR in data:
             self._keep_generators(call, data)
-        self._end(call, 500 if failed else 200)
+        self._end(call, 500 if failed else call.status)
 
     def _end(self, call: Call, status: int) -> None:
         """Count how a call ended, and give its place back."""

@@ -8,11 +8,11 @@ from dockscale.config import Auth
 from dockscale.core.app import App
 from dockscale.hub import asgi, browser
 from dockscale.hub.apps import AppServices
-from dockscale.hub.asgi import Target
+from dockscale.hub.asgi import Carrier, Target
 from dockscale.hub.calls import virtual_id
 from dockscale.hub.clients import Client
 from dockscale.hub.hub import SHARED, Hub
-from dockscale.hub.local import CallTimeout, Context, LocalPeer, RemoteError
+from dockscale.hub.local import CallTimeout, Context, RemoteError
 from dockscale.hub.manager import Manager
 from dockscale.hub.services import may_reach, parse_id
 from dockscale.hub.stream import Streams
@@ -25,16 +25,18 @@ MOST_ARGS_BYTES = 2**26
 MSGPACK = "application/msgpack"
 _WORD = 2**63
 """Whole numbers below this can be sent, whatever their sign."""
+_Arguments = tuple[list[Value], dict[str, Value]]
 
 
 class Gateway:
     """Answers HTTP requests that are about services. Calls go out in the manager's name."""
 
     def __init__(
-        self, hub: Hub, peer: LocalPeer, manager: Manager, apps: AppServices, tokens: Tokens, auth: Auth
+        self, hub: Hub, carrier: Carrier, manager: Manager, apps: AppServices, tokens: Tokens, auth: Auth
     ) -> None:
         self._hub = hub
-        self._peer = peer
+        self._peer = carrier.peer
+        self._carrier = carrier
         self._manager = manager
         self._apps = apps
         self._tokens = tokens
@@ -91,7 +93,7 @@ class Gateway:
 
     def _context(self, user: User, workspace: str) -> Context:
         """Who comes over HTTP is in no workspace: what is protected needs a permission for where it is."""
-        return Context(f"{workspace}/http", user.current_workspace, user, None)
+        return Context(f"{workspace}/http", "", user, None)
 
     # Services that answer HTTP.
 
@@ -100,7 +102,7 @@ class Gateway:
         context = self._context(user, app.spec.workspace)
         service = await self._apps.first(app, lambda each: str(each.info.get("type")).lower() in asgi.TYPES, context)
         target = Target(virtual_id(app), service.name, app.spec.workspace, service.info)
-        await asgi.answer(self._peer, request, target, path, user)
+        await self._carrier.answer(request, target, path, user)
 
     async def _visit(self, request: Request, workspace: str, name: str, rest: list[str], query: str) -> None:
         more = f"?{query}" if query else ""
@@ -116,7 +118,7 @@ class Gateway:
             raise
         if target.kind not in asgi.TYPES:
             raise KeyError(f"the service {name} answers no HTTP: its type is {target.kind}, not asgi or functions")
-        await asgi.answer(self._peer, request, target, f"/{rest[0]}{more}", user)
+        await self._carrier.answer(request, target, f"/{rest[0]}{more}", user)
 
     def refusal(self, app: App, authorization: bytes, cookie: bytes) -> tuple[int, str, str] | None:
         """Why a request may not use a protected app, as status, word and sentence; None if it may."""
@@ -143,25 +145,17 @@ class Gateway:
     async def _find(self, request: Request, workspace: str, name: str, query: str, user: User) -> Target:
         """The service that a path names, which `user` may call; an app that sleeps is started for it.
 
-        Raises: as `Manager.choose` and `AppServices.first`.
+        Raises: as `Manager.choose` and `AppServices.target`.
         """
         asked = parse_id(f"{workspace}/{name}", workspace)
         context = self._context(user, workspace)
-        mode = dict(parse_qsl(query)).get("_mode", "")
+        mode = _mode(query)
         app = self._apps.meant(asked) if not asked.client_id else None
         if app is None:
             service = await self._manager.choose(asked, mode, context)
             return Target(service.client.full_id, service.name, workspace, service.info)
         request.app = app
-        if not app.spec.speaks_rpc:
-            return self._http_app(app)
-        service = await self._apps.first(app, lambda each: each.name == asked.name, context, asked.name)
-        return Target(self._apps.address(app, mode), service.name, workspace, service.info)
-
-    def _http_app(self, app: App) -> Target:
-        described = self._apps.http(app)
-        address = str(described["get"]["_rtarget"])
-        return Target(address, app.app_id, app.spec.workspace, {"type": "http"})
+        return await self._apps.target(app, asked.name, mode, context)
 
     # Functions.
 
@@ -177,26 +171,26 @@ class Gateway:
             request.reply(200, to_json(info), "application/json")
         elif request.method in ("GET", "POST"):
             target = await self._find(request, workspace, name, query, user)
-            await self._call(request, target, unquote(function), query, user)
+            name = unquote(function).strip("/").replace("/", ".")
+            given = await _arguments(request, query)
+            asked = None if request.app is None else self._apps.functions(request.app, target, _mode(query)).get(name)
+            if asked is not None:
+                _give(request, await asked(context, *given[0], **given[1]))
+            else:
+                await self._call(request, target, name, given, user)
         else:
             request.lines += (b"Allow: GET, POST, OPTIONS",)
             request.fail(405, "method_not_allowed", f"functions are called by GET or POST, not by {request.method}")
 
-    async def _call(self, request: Request, target: Target, function: str, query: str, user: User) -> None:
-        args, kwargs = await _arguments(request, query)
-        name = function.strip("/").replace("/", ".")
+    async def _call(self, request: Request, target: Target, name: str, given: _Arguments, user: User) -> None:
         with self._peer.session(target.address) as session:
             vouched = vouch(target.workspace, user.shown())
-            self._peer.ask(session, f"services.{target.name}.{name}", args, kwargs, vouched=vouched)
+            self._peer.ask(session, f"services.{target.name}.{name}", *given, vouched=vouched)
             value = await session.answer
         if isinstance(value, dict) and value.get("_rtype") == "generator":
             await self._stream(request, value, target)
-        elif _wants_msgpack(request):
-            request.reply(200, pack(value), MSGPACK)
-        elif isinstance(value, bytes):
-            request.reply(200, value, "application/octet-stream")
         else:
-            request.reply(200, to_json(value), "application/json")
+            _give(request, value)
 
     async def _stream(self, request: Request, generator: Mapping[str, Value], target: Target) -> None:
         """Send what a generator gives as server-sent events, each as soon as it comes."""
@@ -241,7 +235,22 @@ class Gateway:
         return where, following, closing
 
 
-async def _arguments(request: Request, query: str) -> tuple[list[Value], dict[str, Value]]:
+def _mode(query: str) -> str:
+    """The selection mode that a query asks for; empty: none."""
+    return dict(parse_qsl(query)).get("_mode", "")
+
+
+def _give(request: Request, value: Value) -> None:
+    """Answer with what a function gave."""
+    if _wants_msgpack(request):
+        request.reply(200, pack(value), MSGPACK)
+    elif isinstance(value, bytes):
+        request.reply(200, value, "application/octet-stream")
+    else:
+        request.reply(200, to_json(value), "application/json")
+
+
+async def _arguments(request: Request, query: str) -> _Arguments:
     """The arguments of a call: the query's of a GET, else the body's. A map is keywords, a list positions.
 
     Raises:

@@ -179,10 +179,6 @@ class LocalPeer:
         self._services[name] = functions
         self._infos[name] = info
 
-    def offers(self, name: str) -> bool:
-        """Tell whether there is a service of that name."""
-        return name in self._services
-
     def describe(self, name: str, _: Context | None = None) -> dict[str, Value]:
         """A service as a value, as `get_service` gives it.
 
@@ -204,16 +200,17 @@ class LocalPeer:
             "type": "built-in" if name == "built-in" else "generic",
             **info,
             "config": config | info.get("config", {}),
-            **self._values(self._services[name], f"services.{name}"),
+            **self.values(self._services[name], f"services.{name}"),
         }
 
-    def _values(self, functions: Functions, path: str) -> dict[str, Value]:
+    def values(self, functions: Functions, path: str) -> dict[str, Value]:
+        """Functions as values, by which clients call what is below `path` here."""
         return {
             name: method_value(
                 self.full_id, f"{path}.{name}", name, inspect.getdoc(each) or "", "", schema=_schema(name, each)
             )
             if callable(each)
-            else self._values(each, f"{path}.{name}")
+            else self.values(each, f"{path}.{name}")
             for name, each in functions.items()
         }
 

@@ -11,6 +11,7 @@ from dockscale.core.app import App
 from dockscale.core.pool import Clock, Instance
 from dockscale.core.routes import ToApp, ToHub
 from dockscale.hub.apps import AppServices
+from dockscale.hub.asgi import Carrier
 from dockscale.hub.calls import Calls
 from dockscale.hub.controller import SERVICE, Controller
 from dockscale.hub.gateway import Gateway
@@ -39,12 +40,14 @@ class Rpc:
         self.calls = Calls(apps, self.hub, wake, clock, tasks)
         self.instances = Instances(apps, self.hub.peers, tokens, url, unplugged)
         self.hub.connect_to(self.instances, self.calls)
-        self._http = HttpApps(self._own("http", tasks), apps, wake, clock, response_timeout)
-        app_services = AppServices(apps, services, self.hub.peers, wake, self._http)
-        peer = self._own(self.hub.manager_id, tasks)
+        peer, asked = self._own(self.hub.manager_id, tasks), self._own("http", tasks)
+        # Clients let the manager, and no other peer, call what is protected.
+        carrier = Carrier(peer, tasks, self.calls.answers)
+        self._http = HttpApps(asked, apps, wake, clock, response_timeout)
+        app_services = AppServices(apps, services, self.hub.peers, wake, self._http, asked, carrier)
         self.manager = Manager(self.hub, peer, tokens, app_services)
         self._peer = peer
-        self._gateway = Gateway(self.hub, peer, self.manager, app_services, tokens, auth)
+        self._gateway = Gateway(self.hub, carrier, self.manager, app_services, tokens, auth)
         self.has_service = self._gateway.has_service
         self.refusal = self._gateway.refusal
         self.door = Door(self.hub)

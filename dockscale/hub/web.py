@@ -15,18 +15,28 @@ CORS = (b"Access-Control-Allow-Origin: *",)
 """Programs in pages of any origin may read the answer. They cannot send what a browser keeps, such as cookies."""
 
 
-class Request(Protocol):
-    """A request and its answer. Whoever serves it is cancelled when its client goes."""
+class Exchange(Protocol):
+    """A request and its answer, part by part. Whoever serves it is cancelled when its client goes."""
 
     method: str
-    target: str
-    """Path and query, as sent."""
     headers: Headers
     """Names are in lower case."""
     client: str
     scheme: str
     host: str
     http_version: str
+
+    async def read(self) -> bytes: ...
+    def start(self, status: int, headers: Headers) -> None: ...
+    async def write(self, data: bytes) -> None: ...
+    def end(self) -> None: ...
+
+
+class Request(Exchange, Protocol):
+    """One that came over HTTP."""
+
+    target: str
+    """Path and query, as sent."""
     request_id: str
     status: int
     """What was answered; 0 before."""
@@ -36,11 +46,7 @@ class Request(Protocol):
     """Whole lines that the head of the answer gets besides its own, whatever the answer is."""
 
     def first(self, name: bytes) -> bytes: ...
-    async def read(self) -> bytes: ...
     async def read_all(self, limit: int) -> bytes: ...
-    def start(self, status: int, headers: Headers) -> None: ...
-    async def write(self, data: bytes) -> None: ...
-    def end(self) -> None: ...
     def reply(self, status: int, body: bytes, content_type: str, *headers: tuple[bytes, bytes]) -> None: ...
     def reply_json(self, status: int, value: object) -> None: ...
     def fail(self, status: int, word: str, message: str, retry_after: int | None = None) -> None: ...
@@ -61,6 +67,7 @@ STATUS = {
     "TypeError": (400, "bad_call"), "ValueError": (400, "bad_call"), "AssertionError": (400, "bad_call"),
     "OverflowError": (400, "bad_call"), "NotSupported": (501, "not_supported"),
     "ConnectionError": (502, "instance_died"), "BadAnswer": (502, "bad_answer"),
+    "HttpError": (502, "bad_answer"),
     "NoPlace": (502, "instance_died"), "CallTimeout": (504, "no_answer"), "TimeoutError": (504, "no_answer"),
     "ServiceFailed": (500, "call_failed"), "RemoteError": (500, "call_failed"),
 }  # fmt: skip

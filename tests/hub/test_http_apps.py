@@ -96,6 +96,13 @@ async def test_what_frames_a_request_is_not_the_callers_to_say() -> None:
             await service.request("CONNECT", "/")
 
 
+async def test_an_app_is_asked_by_who_got_its_functions_before_a_restart() -> None:
+    async with world(program=Program(site)) as it, client(it) as api:
+        kept = {"_rtype": "method", "_rtarget": "*/http", "_rmethod": "services.http.web.get", "_rpromise": True}
+
+        assert await api.rpc._generate_remote_method(kept | {"_rname": "get"})("/text") == "ü"
+
+
 async def test_a_call_outlasts_a_start_that_takes_longer_than_its_caller_waits_for_a_sign_of_life() -> None:
     program = Program(site, gate=(gate := asyncio.Event()))
     async with world(program=program) as it, client(it, method_timeout=2) as api:
