@@ -1,8 +1,10 @@
 """hypha_rpc, loaded fast; by `localhost` it means this instance's own dockscale, and all share one connection to it."""
 
 import asyncio
+import contextlib
 import functools
 import importlib
+import inspect
 import os
 import sys
 import types
@@ -116,9 +118,37 @@ _register_service = rpc.RPC.register_service
 
 @functools.wraps(_register_service)
 async def register_service(self, api, config=None, **more):
-    info = await _register_service(self, api, config, **more)
+    """Register a service, and remember that. An error of its `setup`, which the server calls, is raised as it was."""
+    errors = []
+    if isinstance(api, dict) and callable(api.get("setup")):
+        api = {**api, "setup": _noting(errors, api["setup"])}
+    try:
+        info = await _register_service(self, api, config, **more)
+    except Exception:
+        if errors:
+            raise errors[0] from None
+        raise
     _offering.add(self)
     return info
+
+
+def _noting(errors, setup):
+    """Return a function that does the same, and notes its errors."""
+
+    @contextlib.contextmanager
+    def noted():
+        try:
+            yield
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    @functools.wraps(setup)
+    async def set_up(*args, **more):
+        with noted():
+            return await setup(*args, **more)
+
+    return set_up if inspect.iscoroutinefunction(setup) else noted()(setup)
 
 
 rpc.RPC.register_service = register_service
