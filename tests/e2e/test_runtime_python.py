@@ -203,6 +203,23 @@ async def test_a_program_serves_in_whatever_way_it_connects(runtime: None, real:
         assert (await api.get_service_info(f"{instance.client_id}:default"))["app_id"] == "bot"
 
 
+@pytest.mark.parametrize("kind", ["web-python", "functions"])
+async def test_what_a_program_exports_may_use_what_it_defines_later(runtime: None, real: Real, kind: str) -> None:
+    source = """
+        from hypha_rpc import api
+
+        def setup():
+            greeting()
+
+        api.export({"setup": setup, "hello": lambda name: f"{greeting()} {name}"})
+
+        def greeting():
+            return "Hello"
+    """
+    async with program(real, kind, source) as (_, api):
+        assert await called(api, "Ada") == "Hello Ada"
+
+
 async def test_all_of_a_program_shares_one_connection(runtime: None, real: Real) -> None:
     source = """
         import asyncio, os
@@ -501,6 +518,18 @@ async def test_an_exception_in_a_task_leaves_a_program_that_serves(runtime: None
         assert it.states("bot") == {"ready": 1}
 
 
+async def test_a_program_outlives_dockscale_and_serves_the_next_one(runtime: None, real: Real) -> None:
+    async with program(real, "web-python", CONNECTS["it exports a class"]) as (it, api):
+        assert await called(api, "Ada") == "Hello Ada"
+        port, running = it.dockscale.main_port, real.running()
+    async with serving(DockerEngine(only=real.label), host="0.0.0.0", port=port) as it, client(it) as api:
+        await appears(it, "bot")
+        await until(lambda: it.ready("bot") == 1, "it is back")
+
+        assert await called(api, "Ada") == "Hello Ada"
+        assert real.running() == running
+
+
 @pytest.mark.parametrize("own", [False, True], ids=["without a handler", "with its own handler"])
 async def test_it_ends_at_once_when_it_is_told_to(runtime: None, real: Real, own: bool) -> None:
     handler = 'signal.signal(signal.SIGTERM, lambda *_: (print("told to end"), sys.exit(7)))'
@@ -527,3 +556,12 @@ async def test_requirements_are_installed_into_the_image(runtime: None, real: Re
     """
     async with program(real, "python", source, requirements=("sortedcontainers==2.4.0",)) as (_, api):
         assert await called(api, function="where") == "2.4.0"
+
+
+def test_the_image_has_all_that_its_packages_need_but_what_is_left_out(runtime: None, real: Real) -> None:
+    run = real.client.containers.run
+
+    told = run(RUNTIME, ["sh", "-c", "pip check 2>&1 || true"], remove=True, labels=real.labels).decode()
+
+    assert {line.split()[3].strip(",") for line in told.splitlines() if "not installed" in line} == {"httpx", "numpy"}
+    assert "has requirement" not in told

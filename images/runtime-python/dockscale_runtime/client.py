@@ -197,20 +197,18 @@ def export_by(kind, failed):
             failed(task.exception())
 
     def export(exported, config=None, skip_wait=False, **more):
-        """Register it as `default`: by the running event loop, else at once, and then serve (as hypha_rpc does)."""
+        """Register it as `default`. One of type `python` waits for that here, and serves, as it does elsewhere."""
         service = service_of(exported, config)
         api.get_registry()[service["id"]] = exported
         if kind == "functions":
             service["type"] = kind
             service["config"].setdefault("visibility", "public")
         loop = asyncio.get_event_loop()
-        if loop.is_running():
-            task = loop.create_task(offer(service, more))
-            task.add_done_callback(ended)
-            return task
-        loop.run_until_complete(offer(service, more))
-        if not skip_wait:
-            loop.run_forever()
-        return None
+        if kind == "python" and not loop.is_running():
+            loop.run_until_complete(offer(service, more))
+            return None if skip_wait else loop.run_forever()
+        task = loop.create_task(offer(service, more))
+        task.add_done_callback(ended)
+        return task
 
     api.set_export_handler(export)
