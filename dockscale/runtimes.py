@@ -17,7 +17,12 @@ _PACKED = _HERE / "recipes"
 _ROOT = _PACKED if _PACKED.exists() else _HERE.parent
 """Where recipes are: an installed package has them inside, as setup.py says; else they are in the repository."""
 _CLIENT = "dockscale/hub/assets/hypha-rpc-websocket.mjs"
-_SHARED = ("constraints.txt", "images/base/bytecode.py", "images/runtime-python/requirements.txt")
+_SHARED = (
+    "constraints.txt",
+    "images/base/bytecode.py",
+    "images/runtime-python/requirements.txt",
+    "images/runtime-python/install",
+)
 
 
 class Runtimes:

@@ -34,10 +34,11 @@ def run():
 
 async def _serve_functions(module):
     """Export what is public in a program that has exported nothing."""
-    if client.api.get_registry():
+    if client.api.get_registry() or client.serves():
         return
-    own = {name: each for name, each in vars(module).items() if getattr(each, "__module__", "") == module.__name__}
-    public = {name: each for name, each in own.items() if inspect.isfunction(each) and not name.startswith("_")}
+    functions = {name: each for name, each in vars(module).items() if inspect.isfunction(each)}
+    own = {name: each for name, each in functions.items() if each.__module__ == module.__name__}
+    public = {name: each for name, each in own.items() if not name.startswith("_")}
     if not public:
         fail("main.py has no functions to serve: call api.export({...}), or define some at its top")
     await client.api.export(public)
@@ -51,17 +52,9 @@ async def _serve_application(module, at_once):
     life = asgi.Lifespan(application)
     await life.start()
     await client.api.register_service(asgi.service(application, life.state))
+    told_to_end = asyncio.Event()
     if signal.getsignal(signal.SIGTERM) is at_once:
-        _end_well(life)
-
-
-def _end_well(life):
-    """Shut the application down when the process is told to end."""
-    tasks = []
-
-    async def leave():
-        await life.end()
-        os._exit(0)
-
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, lambda: tasks.append(loop.create_task(leave())))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told_to_end.set)
+    await told_to_end.wait()
+    await life.end()
+    os._exit(0)

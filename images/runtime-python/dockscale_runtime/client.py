@@ -1,8 +1,10 @@
 """hypha_rpc, loaded fast; by `localhost` it means this instance's own dockscale, and all share one connection to it."""
 
 import asyncio
+import contextlib
 import functools
 import importlib
+import inspect
 import os
 import sys
 import types
@@ -116,9 +118,37 @@ _register_service = rpc.RPC.register_service
 
 @functools.wraps(_register_service)
 async def register_service(self, api, config=None, **more):
-    info = await _register_service(self, api, config, **more)
+    """Register a service, and remember that. An error of its `setup`, which the server calls, is raised as it was."""
+    errors = []
+    if isinstance(api, dict) and callable(api.get("setup")):
+        api = {**api, "setup": _noting(errors, api["setup"])}
+    try:
+        info = await _register_service(self, api, config, **more)
+    except Exception:
+        if errors:
+            raise errors[0] from None
+        raise
     _offering.add(self)
     return info
+
+
+def _noting(errors, setup):
+    """Return a function that does the same, and notes its errors."""
+
+    @contextlib.contextmanager
+    def noted():
+        try:
+            yield
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    @functools.wraps(setup)
+    async def set_up(*args, **more):
+        with noted():
+            return await setup(*args, **more)
+
+    return set_up if inspect.iscoroutinefunction(setup) else noted()(setup)
 
 
 rpc.RPC.register_service = register_service
@@ -167,20 +197,18 @@ def export_by(kind, failed):
             failed(task.exception())
 
     def export(exported, config=None, skip_wait=False, **more):
-        """Register it as `default`: by the running event loop, else at once, and then serve (as hypha_rpc does)."""
+        """Register it as `default`. One of type `python` waits for that here, and serves, as it does elsewhere."""
         service = service_of(exported, config)
         api.get_registry()[service["id"]] = exported
         if kind == "functions":
             service["type"] = kind
             service["config"].setdefault("visibility", "public")
         loop = asyncio.get_event_loop()
-        if loop.is_running():
-            task = loop.create_task(offer(service, more))
-            task.add_done_callback(ended)
-            return task
-        loop.run_until_complete(offer(service, more))
-        if not skip_wait:
-            loop.run_forever()
-        return None
+        if kind == "python" and not loop.is_running():
+            loop.run_until_complete(offer(service, more))
+            return None if skip_wait else loop.run_forever()
+        task = loop.create_task(offer(service, more))
+        task.add_done_callback(ended)
+        return task
 
     api.set_export_handler(export)

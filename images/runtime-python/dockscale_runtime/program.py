@@ -6,12 +6,17 @@ import inspect
 import sys
 import threading
 import types
+import weakref
 
 from dockscale_runtime import client
 from dockscale_runtime.failures import fail, is_own, show
 
 KEEPS_CONNECTED = tuple(f"/hypha_rpc/{name}.py" for name in ("rpc", "websocket_client", "http_client"))
 """Ends of the files whose tasks keep a connection, and register nothing."""
+NOTHING_REGISTERED = (
+    "main.py ended without registering a service: call api.export({...}), "
+    "or connect_to_server() and register_service({...})"
+)
 LOOK_S = 0.01
 
 
@@ -64,11 +69,33 @@ def load(path, name):
     return module
 
 
+class _Loop(asyncio.SelectorEventLoop):
+    """The program's event loop: it knows the tasks, and tells of the program's errors, which hypha_rpc would not."""
+
+    def __init__(self):
+        super().__init__()
+        self.tasks = weakref.WeakSet()
+
+    def create_task(self, *args, **more):
+        task = super().create_task(*args, **more)
+        self.tasks.add(task)
+        return task
+
+    def call_exception_handler(self, context):
+        """Tell of an error that nobody awaited. It ends the program only if that offers nothing yet."""
+        error = context.get("exception")
+        if error is None or not is_own(error):
+            super().call_exception_handler(context)
+        elif client.serves():
+            show(error)
+        else:
+            fail(error)
+
+
 def make_loop():
     """Make the program's event loop. It outlives `asyncio.run`, and with it the services registered there."""
-    loop = asyncio.new_event_loop()
+    loop = _Loop()
     asyncio.set_event_loop(loop)
-    loop.set_exception_handler(_unhandled)
     run = asyncio.run
 
     def run_here(main, **options):
@@ -79,27 +106,13 @@ def make_loop():
     return loop
 
 
-def _unhandled(loop, context):
-    """Tell of an error that nobody awaited. It ends the program only if that offers nothing yet."""
-    error = context.get("exception")
-    if error is None or not is_own(error):
-        loop.default_exception_handler(context)
-    elif client.serves():
-        show(error)
-    else:
-        fail(error)
-
-
 async def until_it_serves():
     """Wait until a service is registered; end the process when nothing is left that could."""
-    seen = set()
+    tasks = asyncio.get_running_loop().tasks
     while not client.serves():
-        busy = {task for task in asyncio.all_tasks() if _could_register(task)}
-        seen |= busy
-        if not busy and not any(map(_works, threading.enumerate())):
-            errors = [task.exception() for task in seen if not task.cancelled() and task.exception()]
-            fail(errors[0] if errors else "main.py ended without registering a service: call api.export({...}), "
-                 "or connect_to_server() and register_service({...})")  # fmt: skip
+        if not any(map(_could_register, tasks)) and not any(map(_works, threading.enumerate())):
+            errors = (task.exception() for task in tasks if task.done() and not task.cancelled())
+            fail(next((error for error in errors if error and is_own(error)), NOTHING_REGISTERED))
         await asyncio.sleep(LOOK_S)
 
 
@@ -107,7 +120,8 @@ def _could_register(task):
     """Tell a task of the program's own from this one and those that keep a connection."""
     code = getattr(task.get_coro(), "cr_code", None)
     file = code.co_filename if code else ""
-    return not (task is asyncio.current_task() or file.endswith(KEEPS_CONNECTED) or "/websockets/" in file)
+    is_ours = task is asyncio.current_task() or file.endswith(KEEPS_CONNECTED) or "/websockets/" in file
+    return not task.done() and not is_ours
 
 
 def _works(thread):
