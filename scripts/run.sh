@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds dockscale and its demo app, starts dockscale, waits until it is ready, and says what to try.
+# Builds dockscale and its demo apps, starts dockscale, waits until it is ready, and says what to try.
 # 'make run' comes here after it has made .venv.
 set -eu
 cd "$(dirname "$0")/.."
@@ -55,6 +55,11 @@ scripts/compose.sh build >"$log" 2>&1 || {
     fail "an image could not be built, see above." \
         "Often: pip cannot reach its index from a build, or the disk is full ('docker system df')."
 }
+say "making the images that installed programs run on (the first time takes half a minute)"
+DOCKSCALE_BASE_IMAGE=$BASE_IMAGE DOCKSCALE_PIP_INDEX_URL=${PIP_INDEX_URL:-} .venv/bin/dockscale runtimes >"$log" 2>&1 || {
+    tail -n 15 "$log" >&2
+    fail "a runtime could not be made, see above." "Often: pip cannot reach its index from a build."
+}
 say "starting dockscale"
 scripts/compose.sh up -d >"$log" 2>&1 || {
     tail -n 15 "$log" >&2
@@ -69,17 +74,24 @@ until [ "$(probe 9527 /health/readiness)" = 200 ]; do
     }
     sleep 0.1
 done
+.venv/bin/dockscale install images/greeter/greeter.js --type functions --overwrite >"$log" 2>&1 || {
+    cat "$log" >&2
+    logs
+    fail "the demo program could not be installed, see above."
+}
 say "dockscale is ready"
 
 cat <<'TEXT'
 
   The demo app     http://hello.localhost:9527/   or   http://localhost:9527/public/apps/hello/
+  Only a source    http://greeter.localhost:9527/   (images/greeter/greeter.js, installed)
   Metrics          http://localhost:9528/metrics
 
 Try this (the first answer starts the app, the others find it awake):
   curl http://localhost:9527/public/apps/hello/api/status
   curl -H 'Content-Type: application/json' -d '{"iterations": 2000}' http://localhost:9527/public/apps/hello/api/heavy-task
   for i in $(seq 60); do curl -s http://localhost:9527/public/apps/hello/api/status; echo; done
+  curl 'http://greeter.localhost:9527/hello?name=you'
 Then ask why there are as many instances as there are:
   .venv/bin/dockscale explain hello
 

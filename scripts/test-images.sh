@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the images that the tests start: dockscale-probe:test, dockscale-rpc:test and dockscale-hello:local.
+# Builds the images that the tests start: dockscale-probe:test, dockscale-rpc:test, dockscale-hello:local, the runtimes.
 # Unchanged images come from the engine's cache, in less than a second.
 set -eu
 cd "$(dirname "$0")/.."
@@ -26,3 +26,9 @@ if ! log=$(scripts/compose.sh build hello 2>&1); then
     exit 1
 fi
 echo "test images: dockscale-hello:local (${SECONDS} s)"
+if ! log=$(DOCKSCALE_BASE_IMAGE=$BASE_IMAGE DOCKSCALE_PIP_INDEX_URL=${PIP_INDEX_URL:-} .venv/bin/dockscale runtimes 2>&1); then
+    echo "$log" | tail -n 25 >&2
+    echo "test images: a runtime could not be made, see above. Can pip reach its index?" >&2
+    exit 1
+fi
+echo "test images: the runtimes of programs (${SECONDS} s)"
