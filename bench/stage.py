@@ -48,6 +48,7 @@ class Timed(DockerEngine):
 
     copies = 0
     starts = 0
+    clone_s = 0.0
     start_s = 0.0
     started_at = 0.0
     unpause_s = 0.0
@@ -55,7 +56,9 @@ class Timed(DockerEngine):
     """Who looks when the port of the next that is started accepts."""
 
     async def clone(self, template: Template, name: str, labels: Mapping[str, str], env: Mapping[str, str]) -> str:
+        began = time.monotonic()
         copy = await super().clone(template, name, labels, env)
+        self.clone_s = time.monotonic() - began
         self.copies += 1
         return copy
 

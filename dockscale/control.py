@@ -19,7 +19,7 @@ from dockscale.core.pool import Clock, Instance, State
 from dockscale.core.program import Program, digest, outline, read
 from dockscale.core.spec import APP_ID, ENABLE, INSTALLED, PREFIX, SOURCE_HASH, AppSpec, SpecError, slug
 from dockscale.engine import Engine, NotFound
-from dockscale.programs import Programs
+from dockscale.programs import DEFAULT_SERVICE, Programs
 from dockscale.registry import Registry
 from dockscale.watch import Watch, state_of
 
@@ -235,14 +235,15 @@ class Control:
 
     async def _proved(self, program: Program, labels: Mapping[str, str], tell: Tell) -> tuple[Image, dict[str, str]]:
         """Make a program's image and try it; return it with its labels, which say when it is ready."""
-        _, spec = await self._judge(_NOTHING, labels)
-        known = _installed_as(spec.app_id)
+        wanted = labels.get(WAIT_FOR_SERVICE, "")
+        labels = {**labels, WAIT_FOR_SERVICE: wanted or DEFAULT_SERVICE}  # as for most, it will turn out
+        planned, spec = await self._judge(_NOTHING, labels)
         try:
-            image = await self._programs.make(program, spec, dict(label.partition("=")[::2] for label in known), tell)
+            image = await self._programs.make(program, spec, planned.labels, tell)
             tell("info", f"trying {spec.app_id}")
-            service = await self._programs.prove(spec, image, labels.get(WAIT_FOR_SERVICE, ""))
+            service = await self._programs.prove(spec, image, wanted)
         except BaseException:
-            await self._engine.prune(known)
+            await self._engine.prune(_installed_as(spec.app_id))
             raise
         return image, {**labels, WAIT_FOR_SERVICE: service}
 
@@ -333,7 +334,10 @@ class Control:
         """Make an app's image, so that it is the app's template, and return its manifest."""
         image, spec = await self._judge(base, labels)
         tell("info", f"making the image {image.name}")
-        await self._engine.build(base, image.name, image.labels)
+        if image.labels.items() <= base.labels.items():
+            await self._engine.tag(base, image.name)
+        else:
+            await self._engine.build(base, image.name, image.labels)
         await self._registry.refresh()
         await self._engine.prune(_installed_as(spec.app_id))  # what nobody runs of the one before
         tell("success", f"{spec.app_id} is installed")

@@ -50,7 +50,7 @@ class Programs:
         self._services = services
 
     async def make(self, program: Program, spec: AppSpec, labels: Mapping[str, str], tell: Tell) -> Image:
-        """Make an image of a program. It has no name, and these labels to be known by.
+        """Make an image of a program. It has these labels, and no name yet.
 
         Raises:
             ProgramFailed: what it requires could not be installed.

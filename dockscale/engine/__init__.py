@@ -1,4 +1,4 @@
-"""A container engine as dockscale sees it: eighteen verbs and the ways they fail."""
+"""A container engine as dockscale sees it: nineteen verbs and the ways they fail."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from enum import StrEnum
@@ -91,11 +91,14 @@ class Engine(Protocol):
     ) -> Image:
         """Make an image by a Dockerfile, `args` for its ARGs, and files that it may copy; it takes as long as it takes.
 
-        Without a name it is never listed: `build` on it, or `prune` it. With one, it gets no label that is not given.
+        Without a name it is never listed: `tag` it, or `prune` it. With one, it gets no label that is not given.
 
         Raises:
             EngineError: a step failed. Its last lines are told.
         """
+
+    async def tag(self, image: Image, name: str) -> None:
+        """Give an image a name, which any other image loses."""
 
     async def untag(self, name: str) -> None:
         """Take the name from an image, which is removed unless containers run that were made from it."""

@@ -262,6 +262,11 @@ class DockerEngine:
             raise EngineError("\n".join((*wrote, str(error)))) from error
         return image_id
 
+    async def tag(self, image: Image, name: str) -> None:
+        repository, _, tag = name.partition(":")
+        with _translated():
+            await self._docker.images.tag(image.id, repository, tag=tag)
+
     async def untag(self, name: str) -> None:
         with suppress(NotFound), _translated():
             await self._docker.images.delete(name, force=True)

@@ -274,6 +274,12 @@ class MemoryEngine:
         self._images[image.name] = image
         return image
 
+    async def tag(self, image: Image, name: str) -> None:
+        self._answer()
+        self._images.pop(image.name, None)
+        self._images[name] = replace(image, name=name)
+        self._tell()
+
     async def untag(self, name: str) -> None:
         self._answer()
         if name in self._images:

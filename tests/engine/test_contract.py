@@ -199,6 +199,18 @@ async def test_an_image_that_is_made_anew_takes_the_name_from_the_one_before(han
     assert (listed.labels["dockscale.name"], listed.labels["dockscale.version"]) == ("two", "1")
 
 
+async def test_an_image_that_gets_a_name_takes_it_from_the_one_before(hands: Hands) -> None:
+    base, name = hands.base(), f"{hands.named('shop')}:latest"
+    first = await hands.engine.make(f"FROM {base}\nCOPY a /a\n", {"a": b"1"}, labels=ENABLED, args={})
+    second = await hands.engine.make(f"FROM {base}\nCOPY a /a\n", {"a": b"2"}, labels=ENABLED, args={})
+
+    await hands.engine.tag(first, name)
+    await hands.engine.tag(second, name)
+
+    [listed] = (await hands.engine.list()).images
+    assert (listed.id, listed.name) == (second.id, name)
+
+
 async def test_an_image_that_lost_its_name_is_not_listed_and_leaves_what_it_was_made_from(hands: Hands) -> None:
     base = await hands.engine.find_image(hands.base())
     await hands.engine.build(base, hands.named("shop"), ENABLED)
@@ -251,9 +263,13 @@ async def test_an_image_without_a_name_is_made_of_files_and_is_not_listed(hands:
 async def test_an_image_that_is_made_of_files_can_have_a_name(hands: Hands) -> None:
     name = f"{hands.named('shop')}:one"
 
-    made = await hands.engine.make(f"FROM {hands.base()}\nCOPY a /a\n", {"a": b""}, name=name, labels=ENABLED, args={})
+    recipe, labels = f"FROM {hands.base()}\nCOPY a /a\n", ENABLED | {"dockscale.name": name}
 
-    assert await hands.engine.find_image(name) == made
+    made = await hands.engine.make(recipe, {"a": b""}, name=name, labels=labels, args={})
+    found = await hands.engine.find_image(name)
+    await hands.engine.untag(name)
+
+    assert found == made
     assert (made.name, made.labels["dockscale.enable"]) == (name, "true")
 
 
