@@ -119,14 +119,9 @@ class Worker {
 }
 
 // What the address of a page says to it.
-const { HYPHA_SERVER_URL, HYPHA_WORKSPACE, HYPHA_CLIENT_ID, HYPHA_APP_ID, HYPHA_TOKEN } = process.env;
-const location = new URL(`${HYPHA_SERVER_URL}/`);
-location.search = new URLSearchParams({
-  server_url: HYPHA_SERVER_URL,
-  workspace: HYPHA_WORKSPACE,
-  client_id: HYPHA_CLIENT_ID,
-  app_id: HYPHA_APP_ID,
-  token: HYPHA_TOKEN,
-});
+const NAMES = ["server_url", "workspace", "client_id", "app_id", "token"];
+const given = NAMES.map((name) => [name, process.env[`HYPHA_${name.toUpperCase()}`]]).filter(([, value]) => value);
+const location = new URL(`${process.env.HYPHA_SERVER_URL}/`);
+location.search = new URLSearchParams(given);
 
 Object.assign(globalThis, { self: globalThis, env, location, Worker, importScripts, loadPyodide });

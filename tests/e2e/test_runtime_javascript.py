@@ -11,7 +11,7 @@ from dockscale.engine.docker import DockerEngine
 from tests.support.real import Real, in_thread
 from tests.support.runtimes import build_app, built
 from tests.support.worker import client
-from tests.support.world import World, appears, serving
+from tests.support.world import World, appears, serving, until
 
 pytestmark = pytest.mark.engine
 
@@ -177,6 +177,17 @@ async def test_functions_answer_http_requests(real: Real, runtime: str) -> None:
             assert await answer.json() == {"path": "/process-data", "method": "POST", "query": "a=b"}
         async with it.session.get(f"{url}/") as answer:
             assert (answer.status, await answer.text()) == (200, "start here")
+
+
+async def test_a_program_goes_on_with_a_restarted_dockscale(real: Real, runtime: str) -> None:
+    async with running(real, runtime, SIMPLE) as (it, api):
+        port = it.dockscale.main_port
+        await (await api.get_service("default@bot")).processRequest("before")
+    async with serving(DockerEngine(only=real.label), host="0.0.0.0", port=port) as it, client(it) as api:
+        await appears(it, "bot")
+        await until(lambda: it.ready("bot") == 1, "it has registered again")
+
+        assert (await (await api.get_service("default@bot")).processRequest("after"))["requestCount"] == 2
 
 
 @pytest.mark.parametrize("what", FAILING)
