@@ -12,7 +12,6 @@ dockscale and the client run in this process, which counts against it.
 import asyncio
 import os
 import statistics
-import subprocess
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -26,6 +25,7 @@ from bench.stage import PAUSE_S, Part, Timed, engine, head_of, in_ms, ms
 from dockscale.hub.clients import Client
 from dockscale.runtimes import RUNTIMES, Runtimes
 from tests.support.real import Real
+from tests.support.runtimes import base_image, package_index
 from tests.support.world import World, serving
 
 INSTALL, ADDED = "install", "**added by dockscale**"
@@ -36,7 +36,6 @@ MANIFESTS = {
     "javascript": {"type": "window", "source": "api.export({{ echo: (x) => x }}); // {name}"},
     "python": {"type": "python", "source": "from hypha_rpc import api\napi.export({{'echo': lambda x: x}})  # {name}"},
 }
-BASE = ". scripts/build-env.sh >&2; echo $BASE_IMAGE; echo ${PIP_INDEX_URL:-}"
 
 
 async def programs(rounds: int) -> Part:
@@ -98,8 +97,7 @@ class _Stage:
 
 @asynccontextmanager
 async def _stage() -> AsyncIterator[_Stage]:
-    said = await asyncio.to_thread(subprocess.check_output, ["bash", "-c", BASE], text=True)
-    base, index = said.splitlines()
+    base, index = base_image(), package_index()
     async with (
         engine() as (real, timed),
         serving(timed, host="0.0.0.0", base_image=base, pip_index_url=index, create_ahead=True) as it,

@@ -60,14 +60,16 @@ RPC.prototype.register_service = async function (service, ...rest) {
   let failed;
   if (typeof service?.setup === "function") {
     const setup = service.setup.bind(service);
-    service.setup = async (...given) => {
-      try {
-        return await setup(...given);
-      } catch (error) {
-        failed = error;
-        throw error;
-      }
-    };
+    let called; // once: a client that comes back after its connection broke registers again, and is asked again
+    service.setup = (...given) =>
+      (called ??= (async () => {
+        try {
+          return await setup(...given);
+        } catch (error) {
+          failed = error;
+          throw error;
+        }
+      })());
   }
   registering += 1;
   try {

@@ -188,6 +188,7 @@ async def test_a_program_goes_on_with_a_restarted_dockscale(real: Real, runtime:
         await until(lambda: it.ready("bot") == 1, "it has registered again")
 
         assert (await (await api.get_service("default@bot")).processRequest("after"))["requestCount"] == 2
+        assert logs(real).count("Scalable app ready") == 1
 
 
 @pytest.mark.parametrize("what", FAILING)
@@ -201,8 +202,9 @@ async def test_a_program_that_fails_says_why_and_where(real: Real, runtime: str,
 async def test_an_instance_ends_at_once_when_it_is_told_to(real: Real, runtime: str) -> None:
     async with running(real, runtime, SIMPLE) as (_, api):
         await api.get_service("default@bot")
-        [box] = real.containers()
+    # Without a dockscale that would remove it.
+    [box] = real.containers()
 
-        await in_thread(lambda: box.kill("SIGTERM"))
+    await in_thread(lambda: box.kill("SIGTERM"))
 
-        assert (await in_thread(lambda: box.wait(timeout=5)))["StatusCode"] == 0
+    assert (await in_thread(lambda: box.wait(timeout=5)))["StatusCode"] == 0

@@ -1,9 +1,5 @@
 """Programs in Python on their runtime image, in real containers: each type, each way to connect, each failure."""
 
-import io
-import json
-import subprocess
-import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from textwrap import dedent
@@ -12,39 +8,15 @@ from typing import Any
 import pytest
 
 from dockscale.engine.docker import DockerEngine
-from tests.conftest import ROOT
 from tests.support.real import Real, in_thread
+from tests.support.runtimes import build_app, built
 from tests.support.worker import client
-from tests.support.world import ENABLED, World, appears, prefixed, serving, until
+from tests.support.world import World, appears, serving, until
 
 pytestmark = pytest.mark.engine
 
-RUNTIME = "dockscale-runtime-python:test"
+
 TYPES = {"python", "web-python", "asgi", "functions"}
-
-
-def packed(files: dict[str, str]) -> io.BytesIO:
-    """Pack files as the tar that the engine builds from."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, text in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(text.encode())
-            tar.addfile(entry, io.BytesIO(text.encode()))
-    stream.seek(0)
-    return stream
-
-
-@pytest.fixture(scope="session")
-def runtime(engine_ready: None) -> None:
-    """Build the image that the programs stand on, with what scripts/test-images.sh builds with."""
-    build = f"""
-        . scripts/build-env.sh
-        docker build -q -t {RUNTIME} --label org.dockscale.test=true --build-arg BASE_IMAGE="$BASE_IMAGE" \\
-            --build-arg PIP_INDEX_URL -f images/runtime-python/Dockerfile .
-    """
-    done = subprocess.run(["bash", "-euc", build], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 @asynccontextmanager
@@ -52,19 +24,12 @@ async def program(
     real: Real, kind: str, source: str, *, requirements: tuple[str, ...] = (), **env: str
 ) -> AsyncIterator[tuple[World, Any]]:
     """A dockscale with one app `bot` that is this program, and a client."""
-    labels = {**ENABLED, **real.labels, **prefixed({"type": "rpc", "app_id": "bot", "startup_config.timeout": "20"})}
-    lines = [f"FROM {RUNTIME}", "COPY app.json main.py /app/"]
-    if requirements:
-        lines += ["USER 0:0", f"RUN {json.dumps(['/runtime/install', *requirements])}", "USER 10001:10001"]
-    files = {
-        "Dockerfile": "\n".join(lines),
-        "main.py": dedent(source),
-        "app.json": json.dumps({"type": kind, "name": "Bot", "app_id": "bot", "entry": "main.py", "env": env}),
-    }
+    manifest = {"app_id": "bot", "type": kind, "env": env}
+    labels = {"startup_config.timeout": "20"}
     async with serving(DockerEngine(only=real.label), host="0.0.0.0") as it, client(it) as api:
         await in_thread(
-            lambda: real.client.images.build(
-                fileobj=packed(files), custom_context=True, tag=real.named("bot"), rm=True, labels=labels
+            lambda: build_app(
+                real, built("python"), {"main.py": dedent(source)}, manifest, labels=labels, requirements=requirements
             )
         )
         await appears(it, "bot")
@@ -77,7 +42,7 @@ async def called(api: Any, *args: Any, function: str = "hello") -> Any:
 
 
 def told_to_end(real: Real) -> tuple[int, str]:
-    """Tell the one container to end; its exit code, and what it wrote."""
+    """Tell the one container to end; its exit code, and what it wrote. No dockscale may be there to remove it."""
     [box] = real.containers()
     box.kill("SIGTERM")
     return box.wait(timeout=10)["StatusCode"], box.logs().decode()
@@ -196,7 +161,7 @@ CONNECTS = {
 
 
 @pytest.mark.parametrize("source", CONNECTS.values(), ids=CONNECTS)
-async def test_a_program_serves_in_whatever_way_it_connects(runtime: None, real: Real, source: str) -> None:
+async def test_a_program_serves_in_whatever_way_it_connects(real: Real, source: str) -> None:
     async with program(real, "python", source) as (it, api):
         assert await called(api, "Ada") == "Hello Ada"
         [instance] = it.app("bot").pool.instances.values()
@@ -204,7 +169,7 @@ async def test_a_program_serves_in_whatever_way_it_connects(runtime: None, real:
 
 
 @pytest.mark.parametrize("kind", ["web-python", "functions"])
-async def test_what_a_program_exports_may_use_what_it_defines_later(runtime: None, real: Real, kind: str) -> None:
+async def test_what_a_program_exports_may_use_what_it_defines_later(real: Real, kind: str) -> None:
     source = """
         from hypha_rpc import api
 
@@ -220,7 +185,7 @@ async def test_what_a_program_exports_may_use_what_it_defines_later(runtime: Non
         assert await called(api, "Ada") == "Hello Ada"
 
 
-async def test_all_of_a_program_shares_one_connection(runtime: None, real: Real) -> None:
+async def test_all_of_a_program_shares_one_connection(real: Real) -> None:
     source = """
         import asyncio, os
         from hypha_rpc import api, connect_to_server, get_remote_service
@@ -246,7 +211,7 @@ async def test_all_of_a_program_shares_one_connection(runtime: None, real: Real)
         assert told == [instance.client_id, "red", "red", "mine"]
 
 
-async def test_a_model_is_sent_as_one(runtime: None, real: Real) -> None:
+async def test_a_model_is_sent_as_one(real: Real) -> None:
     source = """
         from hypha_rpc import api
         from pydantic import BaseModel
@@ -297,7 +262,7 @@ ASGI = """
 """
 
 
-async def test_an_asgi_application_answers_under_its_path_and_ends_well(runtime: None, real: Real) -> None:
+async def test_an_asgi_application_answers_under_its_path_and_ends_well(real: Real) -> None:
     async with program(real, "asgi", ASGI) as (it, _):
         base = f"{it.base}/public/apps/bot"
         async with it.session.get(f"{base}/hello/Ada?loud=1") as answer:
@@ -311,7 +276,8 @@ async def test_an_asgi_application_answers_under_its_path_and_ends_well(runtime:
         async with it.session.get(f"{base}/openapi.json") as answer:
             assert "/hello/{name}" in (await answer.json())["paths"]
 
-        code, written = await in_thread(lambda: told_to_end(real))
+    code, written = await in_thread(lambda: told_to_end(real))
+
     assert code == 0
     assert "starting up" in written
     assert "shutting down" in written
@@ -319,7 +285,7 @@ async def test_an_asgi_application_answers_under_its_path_and_ends_well(runtime:
     assert "/runtime/" not in written
 
 
-async def test_an_application_that_knows_no_lifespan_is_well_too(runtime: None, real: Real) -> None:
+async def test_an_application_that_knows_no_lifespan_is_well_too(real: Real) -> None:
     source = """
         async def app(scope, receive, send):
             assert scope["type"] == "http"
@@ -351,7 +317,7 @@ EXPORTED = """
     [(EVENT.format(name="hello"), ["hello"]), (EVENT.format(name="hello") + EXPORTED, ["process-data", "nested"])],
     ids=["public ones", "exported ones"],
 )
-async def test_functions_answer_requests(runtime: None, real: Real, source: str, paths: list[str]) -> None:
+async def test_functions_answer_requests(real: Real, source: str, paths: list[str]) -> None:
     async with program(real, "functions", source) as (it, _):
         for path in paths:
             async with it.session.post(f"{it.base}/public/apps/bot/{path}", data=b"x") as answer:
@@ -480,7 +446,7 @@ FAILURES = {
 
 @pytest.mark.parametrize(("kind", "source", "told"), FAILURES.values(), ids=FAILURES)
 async def test_a_program_that_fails_says_where_in_its_own_lines(
-    runtime: None, real: Real, kind: str, source: str, told: list[str]
+    real: Real, kind: str, source: str, told: list[str]
 ) -> None:
     async with program(real, kind, source) as (it, api):
         with pytest.raises(Exception, match="StartFailed"):
@@ -493,7 +459,7 @@ async def test_a_program_that_fails_says_where_in_its_own_lines(
         assert "site-packages" not in failure
 
 
-async def test_an_exception_in_a_task_leaves_a_program_that_serves(runtime: None, real: Real) -> None:
+async def test_an_exception_in_a_task_leaves_a_program_that_serves(real: Real) -> None:
     source = """
         import asyncio
         from hypha_rpc import api
@@ -518,7 +484,7 @@ async def test_an_exception_in_a_task_leaves_a_program_that_serves(runtime: None
         assert it.states("bot") == {"ready": 1}
 
 
-async def test_a_program_outlives_dockscale_and_serves_the_next_one(runtime: None, real: Real) -> None:
+async def test_a_program_outlives_dockscale_and_serves_the_next_one(real: Real) -> None:
     async with program(real, "web-python", CONNECTS["it exports a class"]) as (it, api):
         assert await called(api, "Ada") == "Hello Ada"
         port, running = it.dockscale.main_port, real.running()
@@ -531,7 +497,7 @@ async def test_a_program_outlives_dockscale_and_serves_the_next_one(runtime: Non
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["without a handler", "with its own handler"])
-async def test_it_ends_at_once_when_it_is_told_to(runtime: None, real: Real, own: bool) -> None:
+async def test_it_ends_at_once_when_it_is_told_to(real: Real, own: bool) -> None:
     handler = 'signal.signal(signal.SIGTERM, lambda *_: (print("told to end"), sys.exit(7)))'
     source = f"""
         import signal, sys
@@ -543,12 +509,12 @@ async def test_it_ends_at_once_when_it_is_told_to(runtime: None, real: Real, own
     async with program(real, "python", source) as (_, api):
         await called(api, "Ada")
 
-        code, written = await in_thread(lambda: told_to_end(real))
+    code, written = await in_thread(lambda: told_to_end(real))
 
     assert (code, "told to end" in written) == ((7, True) if own else (0, False))
 
 
-async def test_requirements_are_installed_into_the_image(runtime: None, real: Real) -> None:
+async def test_requirements_are_installed_into_the_image(real: Real) -> None:
     source = """
         import sortedcontainers
         from hypha_rpc import api
@@ -558,10 +524,10 @@ async def test_requirements_are_installed_into_the_image(runtime: None, real: Re
         assert await called(api, function="where") == "2.4.0"
 
 
-def test_the_image_has_all_that_its_packages_need_but_what_is_left_out(runtime: None, real: Real) -> None:
+def test_the_image_has_all_that_its_packages_need_but_what_is_left_out(real: Real) -> None:
     run = real.client.containers.run
 
-    told = run(RUNTIME, ["sh", "-c", "pip check 2>&1 || true"], remove=True, labels=real.labels).decode()
+    told = run(built("python"), ["sh", "-c", "pip check 2>&1 || true"], remove=True, labels=real.labels).decode()
 
     assert {line.split()[3].strip(",") for line in told.splitlines() if "not installed" in line} == {"httpx", "numpy"}
     assert "has requirement" not in told

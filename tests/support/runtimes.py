@@ -5,27 +5,38 @@ import json
 import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dockscale.engine.memory import MemoryEngine
+from dockscale.runtimes import Runtimes
 from tests.support.real import Real
 from tests.support.world import ENABLED, prefixed
 
 ROOT = Path(__file__).parent.parent.parent
-LABEL = "org.dockscale.test=true"
 
 
-def built(runtime: str, base: str = "$BASE_IMAGE") -> str:
-    """Build a runtime's image if it is not what the engine has; its name is returned.
+@cache
+def built(runtime: str) -> str:
+    """The name of a runtime's image, which scripts/test-images.sh has made."""
+    return Runtimes(MemoryEngine(), base_image(), "").name_of(runtime)
 
-    Raises AssertionError with what the build wrote.
-    """
-    name = f"dockscale-runtime-{runtime}:test"
-    build = f'docker build -q -t {name} --label {LABEL} --build-arg BASE_IMAGE="{base}" --build-arg PIP_INDEX_URL'
-    command = f". scripts/build-env.sh && {build} -f images/runtime-{runtime}/Dockerfile ."
-    done = subprocess.run(["bash", "-ec", command], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return name
+
+def base_image() -> str:
+    """The image that runtimes stand on here."""
+    return _said("$BASE_IMAGE")
+
+
+def package_index() -> str:
+    """The index of packages that builds use here; empty if it is pip's own."""
+    return _said("${PIP_INDEX_URL:-}")
+
+
+@cache
+def _said(variable: str) -> str:
+    command = f"set -e; . scripts/build-env.sh; echo {variable}"
+    return subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def build_app(
@@ -47,7 +58,7 @@ def build_app(
     context |= {"app/app.json": json.dumps(told), "Dockerfile": "\n".join(lines)}
     tag = real.named(app_id)
     real.client.images.build(
-        fileobj=_tar(context), custom_context=True, tag=tag, rm=True, buildargs={"PIP_INDEX_URL": _index()}
+        fileobj=_tar(context), custom_context=True, tag=tag, rm=True, buildargs={"PIP_INDEX_URL": package_index()}
     )
     return tag
 
@@ -55,11 +66,6 @@ def build_app(
 def _installed(requirements: Sequence[str]) -> list[str]:
     command = json.dumps(["/runtime/install", *requirements])
     return ["ARG PIP_INDEX_URL", "USER 0:0", f"RUN {command}", "USER 10001:10001"]
-
-
-def _index() -> str:
-    shown = "set -e; . scripts/build-env.sh; echo ${PIP_INDEX_URL:-}"
-    return subprocess.run(["bash", "-c", shown], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _tar(files: Mapping[str, str]) -> io.BytesIO:

@@ -57,9 +57,17 @@ async def register(self, service, *args, **kwargs):
 
 
 def remembering(setup, failed):
-    """A `setup` whose errors are kept: dockscale calls it, and tells only their text when the service is refused."""
+    """A `setup` that runs once, and whose errors are kept.
+
+    dockscale calls it whenever the service is registered, also after a lost connection, and tells only an error's text.
+    """
+    called = False
 
     async def remembered(*args, **kwargs):
+        nonlocal called
+        if called:
+            return None
+        called = True
         try:
             result = setup(*args, **kwargs)
             return await result if inspect.isawaitable(result) else result

@@ -1,7 +1,6 @@
 """hypha_rpc, loaded fast; by `localhost` it means this instance's own dockscale, and all share one connection to it."""
 
 import asyncio
-import contextlib
 import functools
 import importlib
 import inspect
@@ -121,7 +120,7 @@ async def register_service(self, api, config=None, **more):
     """Register a service, and remember that. An error of its `setup`, which the server calls, is raised as it was."""
     errors = []
     if isinstance(api, dict) and callable(api.get("setup")):
-        api = {**api, "setup": _noting(errors, api["setup"])}
+        api = {**api, "setup": _once(errors, api["setup"])}
     try:
         info = await _register_service(self, api, config, **more)
     except Exception:
@@ -132,23 +131,24 @@ async def register_service(self, api, config=None, **more):
     return info
 
 
-def _noting(errors, setup):
-    """Return a function that does the same, and notes its errors."""
+def _once(errors, setup):
+    """Return a function that does the same, once: a client that comes back registers again. Its error is noted."""
+    called = False
 
-    @contextlib.contextmanager
-    def noted():
+    @functools.wraps(setup)
+    async def set_up(*args, **more):
+        nonlocal called
+        if called:
+            return None
+        called = True
         try:
-            yield
+            result = setup(*args, **more)
+            return await result if inspect.isawaitable(result) else result
         except Exception as error:
             errors.append(error)
             raise
 
-    @functools.wraps(setup)
-    async def set_up(*args, **more):
-        with noted():
-            return await setup(*args, **more)
-
-    return set_up if inspect.iscoroutinefunction(setup) else noted()(setup)
+    return set_up
 
 
 rpc.RPC.register_service = register_service
