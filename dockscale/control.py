@@ -59,14 +59,17 @@ class Tender(Protocol):
 
 class Control:
     def __init__(
-        self, registry: Registry, engine: Engine, tender: Tender, programs: Programs, clock: Clock, main_port: int
-    ) -> None:
+        self, registry: Registry, engine: Engine, tender: Tender, programs: Programs, clock: Clock, main_port: int,
+        only: str,
+    ) -> None:  # fmt: skip
         self._registry = registry
         self._engine = engine
         self._tender = tender
         self._programs = programs
         self._clock = clock
         self._port = main_port
+        self._tag = slug(only) or "latest"
+        """Of installed apps' images: several dockscales on one engine may have apps of one name."""
         self._epoch = time.time() - clock()
         """Unix time at the clock's zero. Asked once: a decision keeps its time when the machine's is set."""
         self._changing = asyncio.Lock()
@@ -302,7 +305,7 @@ class Control:
             async with self._changing:
                 self._installed(app_id)
                 app = self._app(app_id)
-                await self._engine.untag(_image_name(app_id))
+                await self._engine.untag(self._image_name(app_id))
                 await self._registry.refresh()
             if not app.retired and app.template.labels.get(INSTALLED):
                 raise ByHand(
@@ -347,11 +350,15 @@ class Control:
         """The image that an app would get, and what that says."""
         inherited = {label: "" for label in base.labels if label.startswith(PREFIX)}  # empty is not set
         own = {**inherited, **labels, ENABLE: "true"}
-        image = Image("", _image_name(labels[APP_ID]), own, ports=base.ports)
+        image = Image("", self._image_name(labels[APP_ID]), own, ports=base.ports)
         try:
             return image, judge(image, await self._engine.list())
         except SpecError as error:
             raise SpecError(by_field(error.problems)) from None
+
+    def _image_name(self, app_id: str) -> str:
+        """The name of an installed app's image. App ids are unique over all workspaces."""
+        return f"dockscale/{app_id}:{self._tag}"
 
     def _app(self, app_id: str) -> App:
         app = self._registry.apps.get(app_id)
@@ -447,11 +454,6 @@ def _labelled(manifest: Mapping[str, Any]) -> dict[str, str]:
         named = f"nothing of the name {manifest['name']!r} can be one" if manifest.get("name") else "there is no name"
         raise SpecError([f"app_id is missing, and {named}: give an id of a-z, 0-9 and -"])
     return labels
-
-
-def _image_name(app_id: str) -> str:
-    """The name of an installed app's image. App ids are unique over all workspaces."""
-    return f"dockscale/{app_id}:latest"
 
 
 def _installed_as(app_id: str) -> tuple[str, str]:

@@ -160,7 +160,7 @@ async def _build(
         main_port = await main.open(settings.host, settings.port)
     runtimes = Runtimes(engine, settings.base_image, settings.pip_index_url)
     programs = Programs(engine, scaler, registry.trials, clock, runtimes, rpc.instances.services)
-    control = Control(registry, engine, scaler, programs, clock, main_port)
+    control = Control(registry, engine, scaler, programs, clock, main_port, settings.only)
     rpc.connect_to(control)
 
     def scrape() -> bytes:

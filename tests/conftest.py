@@ -5,6 +5,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import docker
@@ -55,15 +56,29 @@ def engine_ready() -> Iterator[None]:
     client.close()
 
 
-@pytest.fixture
-def real(engine_ready: None) -> Iterator[Real]:
-    """The real engine, seen by the docker SDK. All that carries this test's label is removed in the end."""
+@contextmanager
+def labelled() -> Iterator[Real]:
+    """The real engine, seen by the docker SDK, with a label of its own. All that carries it is removed in the end."""
     it = Real(docker.from_env(), f"org.dockscale.test={uuid.uuid4().hex[:12]}")
     LABELS.append(it.label)
     try:
         yield it
     finally:
         it.clean()
+
+
+@pytest.fixture
+def real(engine_ready: None) -> Iterator[Real]:
+    """The real engine for one test."""
+    with labelled() as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def lasting_real(engine_ready: None) -> Iterator[Real]:
+    """The real engine for all tests of a module together."""
+    with labelled() as it:
+        yield it
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -293,6 +293,13 @@ async def test_an_image_is_installed_as_an_app_that_serves_at_once() -> None:
         assert told[-1] == ("success", "my-shop is installed")
 
 
+async def test_an_app_of_the_same_name_on_another_dockscale_is_another_image() -> None:
+    async with shop_world(only="team=blue") as it:
+        await it.dockscale.control.install(SHOP)
+
+        assert it.app("my-shop").template.name == "dockscale/my-shop:team-blue"
+
+
 async def test_an_image_that_is_not_there_is_pulled_before_it_is_given_up() -> None:
     told: list[str] = []
     async with shop_world() as it:

@@ -272,8 +272,18 @@ class DockerEngine:
             await self._docker.images.delete(name, force=True)
 
     async def prune(self, labels: Sequence[str]) -> None:
+        # One by one: the engine refuses a prune of its own while anybody else's runs.
+        filters = {"dangling": ["true"], "label": [*labels, *self._only]}
         with _translated():
-            await self._docker.images.prune(filters={"dangling": ["true"], "label": [*labels, *self._only]})
+            for image in await self._docker.images.list(filters=filters):
+                await self._remove_unused(str(image["Id"]))
+
+    async def _remove_unused(self, image_id: str) -> None:
+        try:
+            await self._docker.images.delete(image_id)
+        except aiodocker.DockerError as error:
+            if error.status not in (404, 409):  # gone, or something was made from it
+                raise
 
     async def gateway(self) -> str:
         network = self._network or "bridge"

@@ -244,6 +244,20 @@ async def test_an_image_without_a_name_stays_until_nothing_is_made_from_it(hands
         await hands.engine.find_image(image.id)
 
 
+async def test_images_without_a_name_may_be_removed_by_several_at_the_same_time(hands: Hands) -> None:
+    base = await hands.engine.find_image(hands.base())
+    await hands.engine.build(base, hands.named("shop"), ENABLED)
+    image = await hands.engine.find_image(hands.named("shop"))
+    copy_id = await hands.engine.clone(image, hands.named("shop") + "-1", {"dockscale.managed": "true"}, {})
+    await hands.engine.untag(hands.named("shop"))
+    await hands.engine.remove(copy_id)
+
+    await asyncio.gather(*(hands.engine.prune(["dockscale.enable=true"]) for _ in range(10)))
+
+    with pytest.raises(NotFound):
+        await hands.engine.find_image(image.id)
+
+
 async def test_an_image_without_a_name_is_made_of_files_and_is_not_listed(hands: Hands) -> None:
     recipe = f"FROM {hands.base()}\nCOPY here /there\n"
     labels = ENABLED | {"dockscale.name": hands.named("shop")}

@@ -27,7 +27,7 @@ class Server:
     """A dockscale that can be killed and started again with the same settings."""
 
     def __init__(self, **settings: str) -> None:
-        self.port, self.admin_port = free_port(), free_port()
+        self.port, self.admin_port = int(settings.get("PORT") or free_port()), free_port()
         ports = {"PORT": str(self.port), "ADMIN_PORT": str(self.admin_port), "HOST": "127.0.0.1"}
         self._settings = {f"DOCKSCALE_{name}": value for name, value in (ports | settings).items()}
         self.process: subprocess.Popen[bytes] | None = None
@@ -35,6 +35,10 @@ class Server:
     @property
     def base(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def admin(self) -> str:
+        return f"http://127.0.0.1:{self.admin_port}"
 
     async def start(self, session: aiohttp.ClientSession) -> None:
         """Start, and wait until it is ready."""
@@ -51,7 +55,7 @@ class Server:
         return await asyncio.to_thread(self.process.wait, BOUND_S)
 
     async def explain(self, session: aiohttp.ClientSession, app_id: str) -> dict[str, Any]:
-        async with session.get(f"http://127.0.0.1:{self.admin_port}/api/apps/{app_id}") as answer:
+        async with session.get(f"{self.admin}/api/apps/{app_id}") as answer:
             told: dict[str, Any] = await answer.json()
             return told
 
