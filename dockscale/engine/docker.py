@@ -23,6 +23,7 @@ from dockscale.engine import EngineAway, EngineError, Event, NotFound
 DEFAULT_URL = "unix:///var/run/docker.sock"
 _COMPOSE = "com.docker.compose."
 _CALL_TIMEOUT_S = 60.0
+_PRUNE_AGAIN_S = 0.1
 _LAST_LINES = 12
 """What is told of the output of a build that failed."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -267,8 +268,17 @@ class DockerEngine:
             await self._docker.images.delete(name, force=True)
 
     async def prune(self, labels: Sequence[str]) -> None:
+        filters = {"dangling": ["true"], "label": [*labels, *self._only]}
         with _translated():
-            await self._docker.images.prune(filters={"dangling": ["true"], "label": [*labels, *self._only]})
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
+                while True:
+                    try:
+                        await self._docker.images.prune(filters=filters)
+                        return
+                    except aiodocker.DockerError as error:
+                        if not _says(error, "already running"):  # it does one at a time, whoever asks
+                            raise
+                    await asyncio.sleep(_PRUNE_AGAIN_S)
 
     async def gateway(self) -> str:
         network = self._network or "bridge"
