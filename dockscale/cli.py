@@ -336,7 +336,7 @@ def install(options: argparse.Namespace, _: list[str]) -> int:
     if options.json:
         print(json.dumps(app, indent=2))
         return OK
-    print(f"{app['id']} is installed; it starts with its first call or request")
+    print(f"{app['id']} is installed" + ("; it starts with its first call or request" if app["lazy"] else ""))
     print("".join(f"  {url}\n" for url in _ask(f"/api/apps/{app['id']}")["urls"]), end="")
     return OK
 
