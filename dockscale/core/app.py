@@ -111,6 +111,8 @@ class App:
         """The app's own metric, on average over the instances that were asked; whoever asks them sets it."""
         self.gauge_on = 0
         """How many that were."""
+        self.shows_waiting = False
+        """Browsers that would have to wait get a page."""
         self.gauge_failure = ""
         """Why some or all of them did not tell it."""
         self.room = UNBOUNDED
@@ -142,6 +144,7 @@ class App:
             self.gauge, self.gauge_failure = None, ""
         self.spec = spec
         self.template = template
+        self.shows_waiting = spec.startup_config.waiting_page
         self.pool.measure(spec.autoscaling.target_concurrency is not None)
         self.pool.mode = spec.service_selection_mode
         self.pool.max_concurrency = spec.autoscaling.max_concurrency
