@@ -26,7 +26,7 @@ from dockscale.doctor import examine
 from dockscale.hub.kept import CannotKeep, read_secret
 from dockscale.hub.tokens import LIFE_S, PERMISSIONS, Tokens, User
 
-OK, FAILED, USAGE = 0, 1, 2
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _TIMEOUT_S = 10.0
 _SILENCE_S = 40.0
 """A stream says every 15 s that it is there; one that is silent for so long is not."""
@@ -42,7 +42,7 @@ class Unanswered(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code: 0 fine, 1 not, 2 wrong usage."""
+    """Run one verb and return the exit code: 0 fine, 1 not, 2 wrong usage, 130 Ctrl-C."""
     parser = _parser()
     options, rest = parser.parse_known_args(argv)
     if rest and options.verb is not serve:
@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
         return USAGE
+    except KeyboardInterrupt:
+        print("dockscale: interrupted; what the server was asked to do goes on", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         # Whoever read has seen enough. Python flushes once more at its end, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -312,8 +315,8 @@ def token(options: argparse.Namespace, _: list[str]) -> int:
 
 def _field(text: str) -> tuple[str, str]:
     field, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} has no =; write autoscaling.max_instances=3")
+    if not equals or not all(field.split(".")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no FIELD=VALUE; write autoscaling.max_instances=3")
     return field, value
 
 
@@ -325,21 +328,32 @@ def install(options: argparse.Namespace, _: list[str]) -> int:
         path = Path(options.file)
         manifest["name"] = options.name or path.stem.strip("-")
         manifest["type"] = options.type or _TYPES.get(path.suffix.lower(), "")
-    for path, value in options.set:
-        *sections, field = path.split(".")
-        section = manifest
-        for each in sections:
-            section = section.setdefault(each, {})
-        section[field] = value
+    for field, value in options.set:
+        _put(manifest, field, value)
     manifest = {field: value for field, value in manifest.items() if value != ""}
     overwrite = "?overwrite=true" if options.overwrite else ""
     app: dict[str, Any] = _told(_request("POST", f"/api/apps{overwrite}", INSTALL_S, json=manifest))
     if options.json:
         print(json.dumps(app, indent=2))
         return OK
-    print(f"{app['id']} is installed; it starts with its first call or request")
+    print(f"{app['id']} is installed" + ("; it starts with its first call or request" if app["lazy"] else ""))
     print("".join(f"  {url}\n" for url in _ask(f"/api/apps/{app['id']}")["urls"]), end="")
     return OK
+
+
+def _put(manifest: dict[str, Any], field: str, value: str) -> None:
+    """Set a field of a section, or one at the top.
+
+    Raises:
+        Unanswered: what should be its section is a field that was set.
+    """
+    *sections, last = field.split(".")
+    section = manifest
+    for each in sections:
+        section = section.setdefault(each, {})
+        if not isinstance(section, dict):
+            raise Unanswered(f"--set {field}: {each} has no fields, it is {section!r} already")
+    section[last] = value
 
 
 def _source(file: str) -> str:
@@ -350,8 +364,10 @@ def _source(file: str) -> str:
     """
     try:
         return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unanswered(f"{file} cannot be read: {error}") from None
+    except OSError as error:
+        raise Unanswered(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Unanswered(f"{file} cannot be read: it is no text in UTF-8") from None
 
 
 def uninstall(options: argparse.Namespace, _: list[str]) -> int:

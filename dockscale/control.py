@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -13,12 +14,12 @@ from dockscale.core.app import App
 from dockscale.core.catalog import Image, Invalid, describe, judge
 from dockscale.core.explain import explain
 from dockscale.core.load import Load
-from dockscale.core.manifest import IMAGE, Tell, by_field, labels_of, manifest_of, split
+from dockscale.core.manifest import FILES, IMAGE, SOURCE, Tell, by_field, labels_of, manifest_of, split
 from dockscale.core.policy import Decision
 from dockscale.core.pool import Clock, Instance, State
 from dockscale.core.program import Program, digest, outline, read
 from dockscale.core.spec import APP_ID, ENABLE, INSTALLED, PREFIX, SOURCE_HASH, AppSpec, SpecError, slug
-from dockscale.engine import Engine, NotFound
+from dockscale.engine import Engine, EngineError, NotFound
 from dockscale.programs import DEFAULT_SERVICE, Programs
 from dockscale.registry import Registry
 from dockscale.watch import Watch, state_of
@@ -29,6 +30,8 @@ START_S = 60.0
 _NOTHING = Image("", "")
 """What a program's image is judged on before there is one."""
 WAIT_FOR_SERVICE = f"{PREFIX}startup_config.wait_for_service"
+
+_MADE_BY_INSTALL = frozenset({IMAGE, SOURCE, FILES, "app_id", "env", "requirements", "runtime", "workspace"})
 
 Rows = list[dict[str, Any]]
 
@@ -76,6 +79,7 @@ class Control:
         """Held from the look at which apps there are until one more or less is."""
         self._installing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """By app: held while it is made or removed, which for a program takes as long as it takes to start."""
+        self._swept = False
 
     # What is.
 
@@ -215,7 +219,8 @@ class Control:
         if not source and not rest.get(IMAGE):
             raise SpecError(["source or image is missing: say what the app is made of"])
         if source:
-            return await self._install_program(read(source, rest, files), overwrite, tell)
+            # In a thread, since large ones take seconds.
+            return await self._install_program(await asyncio.to_thread(read, source, rest, files), overwrite, tell)
         labels = _labelled(rest) | {INSTALLED: str(rest[IMAGE])}
         base = await self._image(labels[INSTALLED], tell)
         async with self._installing[labels[APP_ID]], self._changing:
@@ -231,10 +236,18 @@ class Control:
                 tell("success", f"{app.app_id} is installed already, from the same source")
                 return manifest_of(app.spec, app.template)
             self._check_free(labels, overwrite)
+            await self._sweep()
             image, labels = await self._proved(program, labels, tell)
             async with self._changing:
                 self._check_free(labels, overwrite)
                 return await self._make(image, labels, tell)
+
+    async def _sweep(self) -> None:
+        """Once, before the first program's image is made: remove those that a dockscale left which ended meanwhile."""
+        async with self._changing:
+            if not self._swept:
+                await self._prune((INSTALLED,))
+                self._swept = True
 
     async def _proved(self, program: Program, labels: Mapping[str, str], tell: Tell) -> tuple[Image, dict[str, str]]:
         """Make a program's image and try it; return it with its labels, which say when it is ready."""
@@ -246,7 +259,7 @@ class Control:
             tell("info", f"trying {spec.app_id}")
             service = await self._programs.prove(spec, image, wanted)
         except BaseException:
-            await self._engine.prune(_installed_as(spec.app_id))
+            await self._prune(_installed_as(spec.app_id))
             raise
         return image, {**labels, WAIT_FOR_SERVICE: service}
 
@@ -286,8 +299,9 @@ class Control:
             SpecError: what the manifest would say then cannot be followed.
             EngineError: the engine could not make the image.
         """
-        if fixed := sorted({IMAGE, "app_id", "workspace"} & changes.keys()):
-            raise SpecError([f"{field} cannot be changed; install the app anew" for field in fixed])
+        fixed = _MADE_BY_INSTALL | ({"type"} if self._app(app_id).spec.runtime else set())
+        if changed := sorted(fixed & changes.keys()):
+            raise SpecError([f"{field} cannot be changed; install the app anew" for field in changed])
         async with self._installing[app_id], self._changing:
             base = self._installed(app_id)
             labels = {label: value for label, value in base.labels.items() if label.startswith(PREFIX)}
@@ -312,7 +326,7 @@ class Control:
                     f"{app_id} is still there, since {describe(app.template)} is the same; remove that by hand"
                 )
             await self._tender.ended(app)
-            await self._engine.prune(_installed_as(app_id))
+            await self._prune(_installed_as(app_id))
 
     def _check_free(self, labels: Mapping[str, str], overwrite: bool) -> None:
         app_id = labels[APP_ID]
@@ -342,9 +356,14 @@ class Control:
         else:
             await self._engine.build(base, image.name, image.labels)
         await self._registry.refresh()
-        await self._engine.prune(_installed_as(spec.app_id))  # what nobody runs of the one before
+        await self._prune(_installed_as(spec.app_id))  # what nobody runs of the one before
         tell("success", f"{spec.app_id} is installed")
         return manifest_of(spec, image)
+
+    async def _prune(self, labels: Sequence[str]) -> None:
+        """Remove images that have no name and that nobody runs. What the engine does not remove now, it does later."""
+        with suppress(EngineError):
+            await self._engine.prune(labels)
 
     async def _judge(self, base: Image, labels: Mapping[str, str]) -> tuple[Image, AppSpec]:
         """The image that an app would get, and what that says."""

@@ -132,4 +132,6 @@ def _alone(spec: AppSpec, wanted: str) -> AppSpec:
     startup = spec.startup_config.model_dump() | {"wait_for_service": wanted}
     alone = {"enabled": False, "queue_timeout": spec.startup_config.timeout + PATIENCE_S}
     other = {"app_id": f"{spec.app_id[:50]}--trial", "lazy": True, "autoscaling": alone, "startup_config": startup}
-    return AppSpec.model_validate(spec.model_dump() | other)
+    # Nobody needs what a `setup` that hangs has in flight, nor that a program that hangs ends well.
+    end = {"shutdown_config": {"drain_timeout": 0, "stop_timeout": 1}}
+    return AppSpec.model_validate(spec.model_dump() | other | end)

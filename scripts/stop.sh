@@ -60,7 +60,7 @@ networks=$(docker network ls -q --filter label=dockscale.managed)
 [ -z "$networks" ] || docker network rm $networks >/dev/null || true
 
 if [ -z "$mine$managed$made_by_hand" ]; then say "nothing of dockscale is left running"; else say "done"; fi
-images=$(docker images --format '{{.Repository}}:{{.Tag}}' --filter 'reference=dockscale*' | xargs)
+images=$(docker images --format '{{.Repository}}:{{.Tag}}' --filter 'reference=dockscale*' --filter 'reference=dockscale/*' | xargs)
 [ -z "$images" ] || printf '  Images are kept, so that the next start is quick. To remove them:\n    docker rmi %s\n' "$images"
 [ -z "$(docker volume ls -q --filter name=^dockscale_data$)" ] ||
     printf '  The secret that signs tokens is kept, so that they stay good. To end them all:\n    docker volume rm dockscale_data\n'

@@ -252,6 +252,9 @@ def test_without_a_place_for_the_secret_there_is_no_token(
         ["ps", "web"],
         ["explain"],
         ["explain", "web", "--last", "x"],
+        ["install", "a.js", "--set", "autoscaling.max_instances"],
+        ["install", "a.js", "--set", "=3"],
+        ["install", "a.js", "--set", "autoscaling.=3"],
     ],
 )
 def test_wrong_usage_ends_with_2(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -377,3 +380,49 @@ async def test_a_watch_outlasts_a_restart_of_dockscale() -> None:
     assert again == "dockscale: connected again\n"
     assert "0 → 1 instances" in wake
     assert (process.returncode, err) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "said"),
+    [
+        (None, (), "a.js cannot be read: No such file or directory"),
+        (b"\xff\xfe\x00", (), "a.js cannot be read: it is no text in UTF-8"),
+        (b"x", ("--set", "autoscaling=3", "--set", "autoscaling.max_instances=2"), "autoscaling has no fields"),
+        (b"x", ("--set", "autoscaling.max_instance=2"), "did you mean autoscaling.max_instances?"),
+        (b"x" * 2**25, (), "the manifest is larger than 32 MiB"),
+    ],
+    ids=["no file", "no text", "field as section", "unknown field", "too large"],
+)
+async def test_what_cannot_be_installed_is_told_in_one_sentence(
+    content: bytes | None, more: tuple[str, ...], said: str, web: World, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    if content is not None:
+        await asyncio.to_thread((tmp_path / "a.js").write_bytes, content)
+
+    code = await run("install", "a.js", *more)
+
+    out, err = capsys.readouterr()
+    assert (code, out) == (1, "")
+    assert err.startswith("dockscale: ")
+    assert said in err
+
+
+async def test_ctrl_c_is_no_traceback() -> None:
+    asked = asyncio.Event()
+
+    async def never_answers(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(never_answers, "127.0.0.1", 0) as silent:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "dockscale.cli", "uninstall", "web", stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"DOCKSCALE_ADMIN_PORT": str(silent.sockets[0].getsockname()[1])},
+        )  # fmt: skip
+        await until(asked.is_set, "it has asked")
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+
+    assert process.returncode == 130
+    assert err.decode() == "dockscale: interrupted; what the server was asked to do goes on\n"

@@ -21,7 +21,7 @@ from dockscale.watch import News, Watch
 
 KEEP_ALIVE_S = 15.0
 """After so many seconds without news a stream says that it is still there."""
-MOST_MANIFEST_BYTES = 2**24
+MOST_MANIFEST_BYTES = 2**25
 """Bytes of a manifest with a program's source and files in it."""
 STATUS: dict[type[Exception], tuple[int, str]] = {
     UnknownApp: (404, "no_such_app"),
@@ -175,6 +175,9 @@ async def _in_words(request: web.Request, handler: Handler) -> web.StreamRespons
         if isinstance(error, SpecError):
             body["problems"] = error.problems
         return web.json_response(body, status=status)
+    except web.HTTPRequestEntityTooLarge:
+        most = f"the manifest is larger than {MOST_MANIFEST_BYTES // 2**20} MiB"
+        return web.json_response({"error": "too_large", "message": most}, status=413)
 
 
 @web.middleware

@@ -136,6 +136,8 @@ class App:
         if template.id != self.template.id:
             self.rollout_failure = ""
             self.memory = replace(self.memory, shunned="")
+        if self.spec.lazy and not spec.lazy:
+            self.memory = replace(self.memory, awake=True, warm=True)
         if spec.autoscaling.metric_name != self.spec.autoscaling.metric_name:
             self.gauge, self.gauge_failure = None, ""
         self.spec = spec

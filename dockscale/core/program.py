@@ -20,8 +20,9 @@ from dockscale.core.spec import SpecError
 
 MOST_SOURCE_BYTES = 10 * 2**20
 """Bytes of a source and all files given with it."""
+_MOST_FILES = 1000
 _MOST_CONFIG = 64 * 2**10  # characters
-_MOST_PARSED = 128 * 2**10  # characters; Python takes 400 bytes of memory for each
+_MOST_PARSED = 128 * 2**10  # characters that are looked at for the language; Python takes 400 bytes of memory for each
 
 JAVASCRIPT, PYTHON, PAGES = "javascript", "python", "pages"
 ENTRIES = {JAVASCRIPT: "main.js", PYTHON: "main.py", PAGES: "index.html"}
@@ -139,6 +140,8 @@ def read(source: str, manifest: Mapping[str, Any], files: Sequence[Mapping[str, 
     said = _under(parts.manifest, given)
     kind, runtime = _kind_and_runtime(said.pop("type", None), parts)
     entry = ENTRIES[runtime]
+    if len(parts.files) + len(files) > _MOST_FILES:
+        raise SpecError([f"there are more than {_MOST_FILES} files"])
     contents, problems = _contents([*parts.files, *files], entry)
     requirements, wrong = _requirements(said.pop("requirements", None), runtime, parts.text)
     env, unfit = _environment(said.pop("env", None))
@@ -252,7 +255,7 @@ def _language(text: str) -> str:
     tree = _as_python(text)
     if tree is None:
         # So that who made an error is told of it in the language they wrote in.
-        telling = _TELLING.search(text)
+        telling = _TELLING.search(text, 0, _MOST_PARSED)
         return PYTHON if telling and telling["python"] else JAVASCRIPT
     only_python = any(not isinstance(statement, ast.Expr) for statement in tree.body) or any(
         isinstance(node, _ONLY_PYTHON) for node in ast.walk(tree)

@@ -353,6 +353,12 @@ def test_all_wrong_files_and_requirements_are_told_at_once() -> None:
     ]
 
 
+def test_more_files_than_anybody_writes_are_refused_in_one_sentence() -> None:
+    files = [{"name": "a", "content": ""}] * 1001
+
+    assert refusal("a", {"type": "window"}, files) == ["there are more than 1000 files"]
+
+
 def test_the_bound_is_for_the_source_and_its_files_together() -> None:
     half = "x" * (MOST_SOURCE_BYTES // 2)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dockscale.core.spec import SpecError
+from dockscale.core.spec import APP_ID, INSTALLED, SpecError
 from dockscale.engine.memory import Program
 from dockscale.programs import ProgramFailed
 from dockscale.runtimes import Runtimes
@@ -121,6 +121,16 @@ async def test_what_is_installed_already_is_left_as_it_is() -> None:
         assert len(builder.programs) == 1
 
 
+async def test_a_manifest_as_it_is_told_can_be_installed_with_its_source() -> None:
+    async with building() as (it, builder):
+        told = await it.dockscale.control.install(HELLO)
+
+        again = await it.dockscale.control.install({**told, "source": SOURCE + ";"}, overwrite=True)
+
+        assert again == told | {"source_hash": again["source_hash"]}
+        assert len(builder.programs) == 2
+
+
 async def test_two_installations_of_one_name_at_once_are_one_app() -> None:
     async with building() as (it, builder):
         other = HELLO | {"source": SOURCE + ";"}
@@ -158,6 +168,29 @@ async def test_a_program_that_fails_leaves_nothing_and_tells_what_it_wrote() -> 
         assert (await it.engine.list()).containers == ()
         assert it.engine.unnamed == []
         assert not it.dockscale.registry.trials
+
+
+async def test_a_setup_that_never_ends_is_not_waited_for_once_the_time_is_over() -> None:
+    async def hangs(env: Mapping[str, str]) -> None:
+        api = await connect(env)
+        try:
+            await api.register_service({"id": "default", "setup": asyncio.Event().wait})
+        finally:
+            await api.disconnect()
+
+    async with building(hangs) as (it, _):
+        async with asyncio.timeout(20):  # and not `shutdown_config.drain_timeout`
+            with pytest.raises(ProgramFailed, match="did not register a service"):
+                await it.dockscale.control.install(HELLO | {"startup_config": {"timeout": 0.5}})
+
+
+async def test_what_an_installation_left_that_was_cut_short_is_removed_by_the_next_one() -> None:
+    async with building() as (it, _):
+        await it.engine.make("", {"app/app.json": b""}, labels={INSTALLED: "x", APP_ID: "other"}, args={})
+
+        await it.dockscale.control.install(HELLO)
+
+        assert [image for image in it.engine.unnamed if image.labels[APP_ID] == "other"] == []
 
 
 async def test_a_new_version_that_fails_leaves_the_one_before() -> None:
@@ -215,6 +248,17 @@ async def test_an_app_that_was_edited_is_no_more_what_was_installed() -> None:
         again = await it.dockscale.control.install(HELLO, overwrite=True)
         assert again["autoscaling"]["max_instances"] == 10
         assert len(builder.programs) == 2
+
+
+@pytest.mark.parametrize("fixed", ["type", "runtime", "source", "files", "env", "requirements"])
+async def test_what_a_programs_image_was_made_by_cannot_be_edited(fixed: str) -> None:
+    async with building() as (it, _):
+        before = await it.dockscale.control.install(HELLO)
+
+        with pytest.raises(SpecError, match=f"{fixed} cannot be changed; install the app anew"):
+            await it.dockscale.control.edit("hello-you", {fixed: "python"})
+
+        assert await it.dockscale.control.install(HELLO) == before
 
 
 async def test_a_program_is_removed_with_all_that_it_was_made_of() -> None:
