@@ -72,6 +72,22 @@ async def test_ps_without_apps_says_what_to_do(web: World, capsys: pytest.Captur
     assert "dockscale.enable=true" in capsys.readouterr().out
 
 
+async def test_report_says_what_was_saved(web: World, capsys: pytest.CaptureFixture[str]) -> None:
+    await web.get()
+    web.clock.advance(3600.0)
+    capsys.readouterr()
+
+    assert await run("report") == 0
+
+    head, app, total, note = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["APP", "USED"]
+    assert app.split()[:7] == ["web", "1.00", "h", "1.00", "h", "10.00", "h"]
+    assert app.split()[7:10] == ["90", "%", "1"]
+    assert total.split()[0] == "all"
+    assert "since dockscale started" in note
+    assert await run("report", "--json") == 0
+
+
 async def test_explain_tells_the_story_newest_first(web: World, capsys: pytest.CaptureFixture[str]) -> None:
     _, body = await web.get()
     web.tick()
