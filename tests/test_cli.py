@@ -427,9 +427,10 @@ async def test_what_cannot_be_installed_is_told_in_one_sentence(
 async def test_ctrl_c_is_no_traceback() -> None:
     asked = asyncio.Event()
 
-    async def never_answers(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def never_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.set()
-        await writer.wait_closed()
+        await reader.read(-1)  # until the other side is gone
+        writer.close()
 
     async with await asyncio.start_server(never_answers, "127.0.0.1", 0) as silent:
         process = await asyncio.create_subprocess_exec(
