@@ -86,6 +86,8 @@ class Stats:
         self.deaths = 0
         self.ejected = 0
         self.rpc_calls = 0
+        self.wakes = 0
+        """Times that it had no instance and got one because somebody asked."""
 
 
 class App:
@@ -158,6 +160,11 @@ class App:
     @property
     def app_id(self) -> str:
         return self.spec.app_id
+
+    @property
+    def watched_s(self) -> float:
+        """Seconds for which the app has been known."""
+        return self._clock() - self._since
 
     @property
     def decision(self) -> Decision | None:
