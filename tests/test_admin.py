@@ -247,6 +247,31 @@ async def test_a_stream_without_news_says_that_it_is_there(monkeypatch: pytest.M
         await events.heard("decision", reason="wake")
 
 
+async def test_a_stream_tells_of_load_and_that_of_an_app_of_each_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LOOK_S", 0.01)
+    async with world() as it, stream(it) as all_apps, stream(it, "/api/apps/web/events") as one_app:
+        await all_apps.heard("load", app_id="web", requests_per_minute=0)
+        await one_app.heard("instances", instances=[])
+
+        await it.get()
+
+        told = await all_apps.heard("load", requests_per_minute=1, per_instance=1.0, in_flight=0, waiting=0)
+        while not (members := (await one_app.heard("instances"))["instances"]) or members[0]["state"] != "ready":
+            pass
+        assert told["app_id"] == "web"
+        assert members[0].keys() == it.dockscale.control.instances("web")[0].keys() - {"age_s"}
+
+
+async def test_the_last_hour_of_an_app_can_be_asked_for() -> None:
+    async with world() as it:
+        it.dockscale.scaler.look([it.app()], it.session)
+
+        status, told = await ask(it, "GET", "/api/apps/web/history")
+
+        assert (status, told["app_id"], len(told["at"]), told["ready"]) == (200, "web", 1, [0])
+        assert (await ask(it, "GET", "/api/apps/shop/history"))[0] == 404
+
+
 async def test_a_client_that_goes_leaves_no_watcher_behind() -> None:
     async with world() as it:
         async with stream(it) as events, stream(it, "/api/apps/web/events"):

@@ -52,6 +52,9 @@ def build(control: Control, metrics: Callable[[], bytes], metrics_type: str, tok
     async def app(request: web.Request) -> web.Response:
         return web.json_response(control.explain(request.match_info["app_id"]))
 
+    async def history(request: web.Request) -> web.Response:
+        return web.json_response(control.history(request.match_info["app_id"]))
+
     async def scrape(_: web.Request) -> web.Response:
         return web.Response(body=metrics(), headers={"Content-Type": metrics_type})
 
@@ -60,6 +63,7 @@ def build(control: Control, metrics: Callable[[], bytes], metrics_type: str, tok
     admin.router.add_get("/", index)
     admin.router.add_get("/api/apps", apps)
     admin.router.add_get("/api/apps/{app_id}", app)
+    admin.router.add_get("/api/apps/{app_id}/history", history)
     admin.router.add_get("/metrics", scrape)
     verbs = _Verbs(control)
     admin.router.add_post("/api/apps", verbs.install)

@@ -8,6 +8,7 @@ from math import ceil, inf
 
 from dockscale.core.balance import Chance
 from dockscale.core.catalog import Template
+from dockscale.core.history import History
 from dockscale.core.load import BURST_S, CROWD_S, UNBOUNDED, WINDOW_S, Load, Window
 from dockscale.core.policy import (
     BURST_FACTOR,
@@ -96,6 +97,7 @@ class App:
         self.pool = Pool(clock, chance)
         self.stats = Stats()
         self.journal: deque[Decision] = deque(maxlen=JOURNAL)
+        self.history = History()
         self.watchers: set[Watcher] = set()
         self.retired = False
         """Its template is gone or refused: no more places, no more starts."""
@@ -301,6 +303,10 @@ class App:
         for tell in self.watchers:
             tell(decision, repeats)
         return decision
+
+    def remember(self) -> None:
+        """Note how busy it is, for those who look at the last hour."""
+        self.history.add(self._clock(), self.load())
 
     def sleep(self) -> None:
         """Note that it is to sleep until somebody asks for it."""
