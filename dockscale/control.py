@@ -147,18 +147,26 @@ class Control:
         }
 
     async def logs(
-        self, app_id: str, name: str = "", *, kind: str = "", offset: int = 0, limit: int | None = None
+        self,
+        app_id: str,
+        name: str = "",
+        *,
+        kind: str = "",
+        tail: int = MOST_LINES,
+        offset: int = 0,
+        limit: int | None = None,
     ) -> dict[str, Any]:
         """What an app's instances wrote (kind `log`), all or one of them, and how it was scaled (kind `scaling`).
 
-        Each is in order, `MOST_LINES` of an instance at most. `offset` and `limit` cut out of it all.
+        Each is in order, of an instance the last `tail` lines, `MOST_LINES` at most.
+        `offset` and `limit` cut out of it all.
 
         Raises:
             UnknownApp: no valid app has this id.
             UnknownInstance: it has no such instance.
         """
         app = self._app(app_id)
-        items = [item for instance in self._members(app, name) for item in await self._lines(instance)]
+        items = [item for instance in self._members(app, name) for item in await self._lines(instance, tail)]
         for decision in app.journal:
             told = self._decision(decision, app)
             items.append({"type": "scaling", "at": told["at"], "content": told["explanation"]})
@@ -167,9 +175,13 @@ class Control:
         end = len(items) if limit is None else offset + limit
         return {"items": items[offset:end], "total": len(items), "offset": offset, "limit": limit}
 
-    async def _lines(self, instance: Instance) -> Rows:
+    async def _lines(self, instance: Instance, tail: int) -> Rows:
         try:
-            lines = await self._engine.logs(instance.container_id, MOST_LINES) if instance.container_id else ()
+            lines = (
+                await self._engine.logs(instance.container_id, min(max(tail, 1), MOST_LINES))
+                if instance.container_id
+                else ()
+            )
         except NotFound:
             lines = ()
         return [{"type": "log", "instance": instance.name, "content": line} for line in lines]
