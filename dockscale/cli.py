@@ -82,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("ps", help="list apps with their instances and load")
     verb.set_defaults(verb=ps)
     verb.add_argument("--json", action="store_true", help="print what the API says")
+    verb = verbs.add_parser("report", help="say what scaling has saved since dockscale started")
+    verb.set_defaults(verb=report)
+    verb.add_argument("--json", action="store_true", help="print what the API says")
     verb = verbs.add_parser("explain", help="say why an app has the instances it has")
     verb.set_defaults(verb=explain)
     verb.add_argument("app", metavar="APP")
@@ -153,13 +156,40 @@ def ps(options: argparse.Namespace, _: list[str]) -> int:
         return OK
     rows: list[tuple[str, ...]] = [("APP", "STATE", "READY", "LOAD", "TARGET", "IN FLIGHT", "WAITING", "URL")]
     rows += [_row(app) for app in apps]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    _print_table(rows)
     for app in apps:
         for problem in app.get("problems", ()):
             print(f"{app['template']}: {problem}")
     return OK
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def report(options: argparse.Namespace, _: list[str]) -> int:
+    """Tell what scaling has saved."""
+    told: dict[str, Any] = _ask("/api/report")
+    if options.json:
+        print(json.dumps(told, indent=2))
+        return OK
+    if not told["apps"]:
+        print("no apps: label a container or an image with dockscale.enable=true")
+        return OK
+    rows: list[tuple[str, ...]] = [("APP", "USED", "ALWAYS ONE", "ALWAYS MAX", "SAVED", "WAKES", "WAITED")]
+    rows += [_saved(each["app_id"], each) for each in (*told["apps"], {"app_id": "all", **told["total"]})]
+    _print_table(rows)
+    print("Instance-hours since dockscale started; SAVED is against always having max_instances.")
+    return OK
+
+
+def _saved(name: str, usage: dict[str, Any]) -> tuple[str, ...]:
+    most = usage["always_max_h"]
+    share = f"{100 * (1 - usage['used_h'] / most):.0f} %" if most else "-"
+    hours = (f"{usage[field]:.2f} h" for field in ("used_h", "always_one_h", "always_max_h"))
+    return name, *hours, share, str(usage["wakes"]), f"{usage['waited_s']:.1f} s"
 
 
 def _row(app: dict[str, Any]) -> tuple[str, ...]:
@@ -336,7 +366,7 @@ def install(options: argparse.Namespace, _: list[str]) -> int:
     if options.json:
         print(json.dumps(app, indent=2))
         return OK
-    print(f"{app['id']} is installed; it starts with its first call or request")
+    print(f"{app['id']} is installed" + ("; it starts with its first call or request" if app["lazy"] else ""))
     print("".join(f"  {url}\n" for url in _ask(f"/api/apps/{app['id']}")["urls"]), end="")
     return OK
 

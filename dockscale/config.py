@@ -126,6 +126,8 @@ class Settings(BaseSettings):
     """Networks, separated by commas, whose X-Forwarded-* headers are believed."""
     response_headers: bool = True
     """Tell `X-Dockscale-Instance` and `Server-Timing` in answers."""
+    waiting_page: str = ""
+    """File of your own page for apps with `startup_config.waiting_page`; `{{name}}` and `{{app_id}}` are filled in."""
     log_format: Literal["auto", "console", "json"] = "auto"
     """`auto`: console on a terminal, else JSON."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

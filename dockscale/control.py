@@ -146,6 +146,13 @@ class Control:
             "ready": [point.ready for point in points],
         }
 
+    def report(self) -> dict[str, Any]:
+        """What scaling has saved since dockscale started, by app and in all: instance-hours, and what waking cost."""
+        apps = sorted(self._registry.apps.values(), key=lambda app: app.app_id)
+        rows = [_usage(app) for app in apps]
+        hours = ("used_h", "always_one_h", "always_max_h", "waited_s", "wakes")
+        return {"apps": rows, "total": {name: round(sum(row[name] for row in rows), 4) for name in hours}}
+
     async def logs(
         self,
         app_id: str,
@@ -516,6 +523,20 @@ def _labelled(manifest: Mapping[str, Any]) -> dict[str, str]:
 def _installed_as(app_id: str) -> tuple[str, str]:
     """Labels by which the images of an app that was installed are known, with or without a name."""
     return INSTALLED, f"{APP_ID}={app_id}"
+
+
+def _usage(app: App) -> dict[str, Any]:
+    hours, (_, most) = app.watched_s / 3600, app.spec.bounds
+    return {
+        "app_id": app.app_id,
+        "watched_h": round(hours, 4),
+        "used_h": round(app.pool.used_s() / 3600, 4),
+        "always_one_h": round(hours, 4),
+        "always_max_h": round(hours * most, 4),
+        "max_instances": most,
+        "wakes": app.stats.wakes,
+        "waited_s": round(app.stats.queue_wait.sum, 1),
+    }
 
 
 def _address(instance: Instance) -> str:

@@ -276,6 +276,7 @@ class Scaler:
     def _tell(self, app: App, decision: Decision, stopped: int) -> None:
         if decision.start:
             app.stats.scale_events["up"] += decision.start
+            app.stats.wakes += decision.reason is Reason.WAKE
         if stopped:
             app.stats.scale_events["down"] += stopped
         log.info(

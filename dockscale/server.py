@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
+from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -31,6 +32,7 @@ from dockscale.proxy.exchange import Ways
 from dockscale.proxy.listener import Limits, Listener
 from dockscale.proxy.peer import Patrol
 from dockscale.proxy.upstream import Upstream
+from dockscale.proxy.waiting import WaitingRoom, plain_page
 from dockscale.reach import main_url
 from dockscale.registry import Registry
 from dockscale.runtimes import RUNTIMES, Runtimes
@@ -153,7 +155,9 @@ async def _build(
     listeners.push_async_callback(rpc.close, 0.0)
     scaler.connect_to(rpc.instances)
     ways = Ways(upstream, scaler.tick, clock, settings.trusted_proxies, settings.response_headers)
-    entry = Entry(registry, ways, rpc)
+    waiting = WaitingRoom(_waiting_page(settings), scaler.tick)
+    listeners.callback(waiting.close)
+    entry = Entry(registry, ways, waiting, rpc)
     main = Listener(entry.handle, entry.refuse, upstream.patrol, _limits(settings))
     listeners.push_async_callback(main.close, settings.shutdown_timeout)
     with _told(settings.host, settings.port, "DOCKSCALE_PORT"):
@@ -179,6 +183,15 @@ async def _build(
     tasks.create_task(registry.run(), name="registry")
     tasks.create_task(scaler.run(registry.apps.values, settings.interval), name="scaler")
     return Running(registry, scaler, control, entry, rpc, main, main_port, admin_port)
+
+
+def _waiting_page(settings: Settings) -> str:
+    if not settings.waiting_page:
+        return plain_page()
+    try:
+        return Path(settings.waiting_page).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CannotStart(f"DOCKSCALE_WAITING_PAGE={settings.waiting_page} cannot be read: {error}") from None
 
 
 def _tokens(settings: Settings) -> Tokens:

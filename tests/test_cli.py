@@ -72,6 +72,22 @@ async def test_ps_without_apps_says_what_to_do(web: World, capsys: pytest.Captur
     assert "dockscale.enable=true" in capsys.readouterr().out
 
 
+async def test_report_says_what_was_saved(web: World, capsys: pytest.CaptureFixture[str]) -> None:
+    await web.get()
+    web.clock.advance(3600.0)
+    capsys.readouterr()
+
+    assert await run("report") == 0
+
+    head, app, total, note = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["APP", "USED"]
+    assert app.split()[:7] == ["web", "1.00", "h", "1.00", "h", "10.00", "h"]
+    assert app.split()[7:10] == ["90", "%", "1"]
+    assert total.split()[0] == "all"
+    assert "since dockscale started" in note
+    assert await run("report", "--json") == 0
+
+
 async def test_explain_tells_the_story_newest_first(web: World, capsys: pytest.CaptureFixture[str]) -> None:
     _, body = await web.get()
     web.tick()
@@ -411,9 +427,10 @@ async def test_what_cannot_be_installed_is_told_in_one_sentence(
 async def test_ctrl_c_is_no_traceback() -> None:
     asked = asyncio.Event()
 
-    async def never_answers(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def never_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.set()
-        await writer.wait_closed()
+        await reader.read(-1)  # until the other side is gone
+        writer.close()
 
     async with await asyncio.start_server(never_answers, "127.0.0.1", 0) as silent:
         process = await asyncio.create_subprocess_exec(

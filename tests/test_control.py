@@ -519,3 +519,21 @@ async def test_an_app_that_sleeps_has_an_hour_too() -> None:
 
         assert it.app().at_rest
         assert it.dockscale.control.history("web")["ready"] == [0]
+
+
+async def test_what_scaling_saves_is_reported_in_instance_hours() -> None:
+    async with world({"autoscaling.max_instances": "4", "startup_config.stop_after_inactive": "1800"}) as it:
+        await it.get()
+        it.clock.advance(1800.0)
+        it.tick()
+        await until(lambda: it.states() == {})
+        it.clock.advance(1800.0)
+
+        told = it.dockscale.control.report()
+
+        [row] = told["apps"]
+        assert (row["app_id"], row["max_instances"], row["wakes"]) == ("web", 4, 1)
+        assert row["used_h"] == pytest.approx(0.5, abs=0.01)
+        assert row["always_one_h"] == row["watched_h"] == pytest.approx(1.0, abs=0.01)
+        assert row["always_max_h"] == told["total"]["always_max_h"] == pytest.approx(4.0, abs=0.04)
+        assert row["waited_s"] >= 0.0

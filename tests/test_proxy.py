@@ -575,6 +575,7 @@ async def test_an_instance_that_refuses_connections_is_replaced_and_no_request_f
 
 async def test_one_connection_that_stands_forgives_those_that_failed() -> None:
     async with several(2, "first") as it:
+        await it.quiet()
         first, _ = it.app().pool
         address = first.address
         for _ in range(3):

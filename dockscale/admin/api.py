@@ -37,7 +37,7 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     EngineError: (502, "engine_refused"),
 }
 """What happened → status and the word for it. The first that fits counts: kinds are before what they are kinds of."""
-_SEE = ("/api/apps", "/api/apps/{app_id}", "/api/events", "/api/apps/{app_id}/events", "/metrics")
+_SEE = ("/api/apps", "/api/apps/{app_id}", "/api/events", "/api/apps/{app_id}/events", "/api/report", "/metrics")
 
 
 def build(
@@ -63,6 +63,9 @@ def build(
     async def history(request: web.Request) -> web.Response:
         return web.json_response(control.history(request.match_info["app_id"]))
 
+    async def report(_: web.Request) -> web.Response:
+        return web.json_response(control.report())
+
     async def scrape(_: web.Request) -> web.Response:
         return web.Response(body=metrics(), headers={"Content-Type": metrics_type})
 
@@ -72,6 +75,7 @@ def build(
     admin.router.add_get("/api/apps", apps)
     admin.router.add_get("/api/apps/{app_id}", app)
     admin.router.add_get("/api/apps/{app_id}/history", history)
+    admin.router.add_get("/api/report", report)
     admin.router.add_get("/metrics", scrape)
     verbs = _Verbs(control)
     admin.router.add_post("/api/apps", verbs.install)

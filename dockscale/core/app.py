@@ -87,6 +87,8 @@ class Stats:
         self.deaths = 0
         self.ejected = 0
         self.rpc_calls = 0
+        self.wakes = 0
+        """Times that it had no instance and got one because somebody asked."""
 
 
 class App:
@@ -113,6 +115,8 @@ class App:
         """The app's own metric, on average over the instances that were asked; whoever asks them sets it."""
         self.gauge_on = 0
         """How many that were."""
+        self.shows_waiting = False
+        """Browsers that would have to wait get a page."""
         self.gauge_failure = ""
         """Why some or all of them did not tell it."""
         self.room = UNBOUNDED
@@ -138,10 +142,13 @@ class App:
         if template.id != self.template.id:
             self.rollout_failure = ""
             self.memory = replace(self.memory, shunned="")
+        if self.spec.lazy and not spec.lazy:
+            self.memory = replace(self.memory, awake=True, warm=True)
         if spec.autoscaling.metric_name != self.spec.autoscaling.metric_name:
             self.gauge, self.gauge_failure = None, ""
         self.spec = spec
         self.template = template
+        self.shows_waiting = spec.startup_config.waiting_page
         self.pool.measure(spec.autoscaling.target_concurrency is not None)
         self.pool.mode = spec.service_selection_mode
         self.pool.max_concurrency = spec.autoscaling.max_concurrency
@@ -151,6 +158,11 @@ class App:
     @property
     def app_id(self) -> str:
         return self.spec.app_id
+
+    @property
+    def watched_s(self) -> float:
+        """Seconds for which the app has been known."""
+        return self._clock() - self._since
 
     @property
     def decision(self) -> Decision | None:

@@ -10,6 +10,7 @@ IMAGE = "image"
 """No label: what the app's image is made from."""
 SOURCE, FILES = "source", "files"
 """No labels either: a program, and files beside it."""
+RUNTIME = "runtime"
 IMAGE_TYPES = frozenset({"asgi", "docker", "http", "rpc"})
 """Types of apps whose `source` may be the name of an image."""
 
@@ -19,7 +20,7 @@ Tell = Callable[[str, str], object]
 ONLY_TOLD = frozenset(
     {
         "api_version", "attachments", "authors", "badges", "covers", "documentation", "format_version", "git_repo",
-        "icon", "id", "license", "links", "maintainers", "tags",
+        "icon", "id", "license", "links", "maintainers", "source_hash", "tags",
     }
 )  # fmt: skip
 """Fields of Hypha's manifests that change nothing. They are accepted and not kept."""
@@ -54,6 +55,8 @@ def split(manifest: Mapping[str, Any]) -> tuple[str, Sequence[Mapping[str, Any]]
     source, files = rest.pop(SOURCE, None), rest.pop(FILES, None) or ()
     if isinstance(source, str) and len(source.split()) == 1 and rest.get("type") in IMAGE_TYPES:
         rest[IMAGE], source = rest.get(IMAGE) or source, None
+    if source and rest.get(RUNTIME):
+        rest.pop(IMAGE, None)  # it is a program's manifest as it is told: there, the image is its runtime's
     if (source or files) and rest.get(IMAGE):
         raise SpecError(["source and image are two ways to say what runs: give one of them"])
     return source or "", files, rest

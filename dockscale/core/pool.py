@@ -215,6 +215,8 @@ class Pool:
         self._claims = 0
         self._meter: Meter | None = None
         self._lined_up_at = 0.0
+        self._used_s = 0.0
+        self._used_until = clock()
         self._ready: list[Instance] = []
         self._line: OrderedDict[Turn, None] = OrderedDict()
 
@@ -335,6 +337,7 @@ class Pool:
         """Count an instance from the moment it was decided on, so that no bound can be raced past."""
         if instance.name in self.instances:
             raise ValueError(f"{instance.name} is in the pool already")
+        self.used_s()
         self.instances[instance.name] = instance
 
     def ready(self, instance: Instance, address: Address) -> None:
@@ -426,7 +429,14 @@ class Pool:
     def finish(self, instance: Instance) -> None:
         """Forget an instance whose life has ended."""
         self.drain(instance, instance.why)
+        self.used_s()
         self.instances.pop(instance.name, None)
+
+    def used_s(self) -> float:
+        """Seconds that instances have been here, all together, whatever their states."""
+        since, self._used_until = self._used_until, self._clock()
+        self._used_s += len(self.instances) * (self._used_until - since)
+        return self._used_s
 
     def serve_line(self) -> None:
         """Give places to those who wait, in the order they came, while there are any."""

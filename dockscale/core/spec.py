@@ -67,17 +67,6 @@ def seconds(value: object) -> object:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def not_yet(default: object) -> BeforeValidator:
-    """Accept only the default of a setting that is named in the contract but not built yet."""
-
-    def check(value: object) -> object:
-        if str(value).strip().lower() != str(default).lower():
-            raise ValueError(f"is not supported yet; leave it out or set it to {str(default).lower()}")
-        return default
-
-    return BeforeValidator(check)
-
-
 def _plain(path: str) -> str:
     if not path.startswith("/") or re.search(r"[\s#]", path):
         raise ValueError("must start with / and hold no spaces, such as /healthz or /metrics")
@@ -253,8 +242,8 @@ class StartupConfig(_Section):
     """Apps of type `rpc`: ready when the instance has registered this service. Installed programs: found out."""
     stop_after_inactive: Seconds = 0
     """Seconds without a request or an open socket until the app sleeps; 0: never."""
-    waiting_page: Annotated[bool, not_yet(False)] = False
-    """Show browsers a waiting page while the app wakes (not supported yet)."""
+    waiting_page: bool = False
+    """Browsers get a page that shows how far a waking app is, and goes on by itself; programs wait as always."""
 
     @field_validator("wait_for_service")
     @classmethod

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
 
 from dockscale.hub.asks import Told
+from dockscale.hub.calls import GONE
 from dockscale.hub.collected import Collected
 from dockscale.hub.local import Context, LocalPeer, RemoteError
 from dockscale.hub.tokens import User
@@ -127,6 +128,9 @@ class _Asgi:
             self._peer.ask(session, f"services.{self._target.name}.serve", [asks], vouched=vouched)
             try:
                 await session.answer
+            except asyncio.CancelledError:
+                self._answers(self._peer.full_id, session.id, GONE)
+                raise
             finally:
                 self._over.set()
         if not self._started:

@@ -51,6 +51,8 @@ STATUS: dict[type[NoPlace], int] = {
     AppGone: 404, SeveralInstances: 409, StartFailed: 502, LineFull: 503, Failing: 503, TooLate: 504,
 }  # fmt: skip
 """What a call that got no place is counted as: the status that a request would have got."""
+GONE = 499
+"""What a call is counted as whose caller has left."""
 _PROTECTED = "PermissionError: what is called is protected, and in another workspace"
 _BUILT_IN = "services.built-in."
 _PARTS = f"{_BUILT_IN}message_cache."
@@ -263,7 +265,7 @@ class Calls:
         except NoPlace as error:
             self._no_place(message, sender, app, error, began)
         except asyncio.CancelledError:
-            self._count(app, 499, began)  # its caller has left
+            self._count(app, GONE, began)  # its caller has left
             raise
         except Exception:  # no call may end dockscale, whatever is wrong here
             log.exception("rpc_call_failed", app=app.app_id, method=message.method)
@@ -312,7 +314,7 @@ class Calls:
         former = self.open.get(key)
         self.open[key] = call
         if former is not None and former is not call:
-            self._end(former, 499)  # its caller can hear of one only
+            self._end(former, GONE)  # its caller can hear of one only
 
     def _no_place(self, message: Message, sender: Peer, app: App, error: NoPlace, began: float) -> None:
         self._count(app, status_of(error), began)
@@ -433,7 +435,7 @@ class Calls:
             self._drop_generator(generator)
         if not failed and _GENERATOR in data:
             self._keep_generators(call, data)
-        self._end(call, 500 if failed else call.status)
+        self._end(call, 500 if failed and call.status != GONE else call.status)
 
     def _end(self, call: Call, status: int) -> None:
         """Count how a call ended, and give its place back."""
@@ -513,7 +515,7 @@ class Calls:
         key = call.caller.full_id, _part(message)[0]
         former = self.parts.get(key)
         if former is not None:
-            self._end(former.call, 499)
+            self._end(former.call, GONE)
         self.parts[key] = Parts(call)
         call.until = self._clock() + PARTS_S
         self._forward_part(message, call.caller, call.instance)
@@ -626,7 +628,7 @@ class Calls:
         """Forget what nobody waits for any more."""
         now = self._clock()
         for key in [key for key, parts in self.parts.items() if parts.call.until <= now]:
-            self._end(self.parts.pop(key).call, 499)
+            self._end(self.parts.pop(key).call, GONE)
         for key, call in [(key, call) for key, call in self.open.items() if call.until <= now]:
             del self.open[key]
             self._end(call, 504)
@@ -675,7 +677,7 @@ def _place(instance: Client) -> tuple[App, Instance]:
 
 
 def _status_without(gone: Client, call: Call) -> int:
-    return 502 if call.instance is gone else 499
+    return 502 if call.instance is gone else GONE
 
 
 def _part(message: Message) -> list[Value]:

@@ -14,6 +14,7 @@ from dockscale.proxy.exchange import Exchange, Ways, new_id
 from dockscale.proxy.listener import Client
 from dockscale.proxy.local import Hub, LocalRequest
 from dockscale.proxy.replies import NOTHING_MORE, reply, reply_failure, reply_json
+from dockscale.proxy.waiting import WaitingRoom
 from dockscale.proxy.wire import Malformed, RequestHead
 from dockscale.registry import Registry
 
@@ -28,9 +29,10 @@ _REQUEST_ID = re.compile(rb"[\w.:+/=-]{1,128}", re.ASCII)
 class Entry:
     """Handles every request on the main port."""
 
-    def __init__(self, registry: Registry, ways: Ways, hub: Hub | None = None) -> None:
+    def __init__(self, registry: Registry, ways: Ways, waiting: WaitingRoom, hub: Hub | None = None) -> None:
         self._registry = registry
         self._ways = ways
+        self._waiting = waiting
         self.hub = hub
         """Serves what is RPC; without one, its addresses lead nowhere."""
         self.closing = False
@@ -62,6 +64,8 @@ class Entry:
             app = self._registry.apps[route.app_id]
             if app.spec.visibility is _PROTECTED and (refusal := self._refusal(app, request)):
                 self._fail(client, request, *refusal, request_id, {"app_id": app.app_id})
+            elif app.shows_waiting and self._waiting.takes(client, request, app):
+                pass
             elif self.hub is not None and app.spec.speaks_rpc:
                 self._to_rpc_app(self.hub, client, request, request_id, app, route)
             else:

@@ -549,6 +549,15 @@ def test_new_settings_that_make_room_serve_those_who_wait() -> None:
     assert repr(app) == "<App web <Pool ready=1 | in_flight=2 waiting=0>>"
 
 
+def test_an_app_that_is_lazy_no_more_wakes() -> None:
+    app = app_of(ManualClock(), lazy=True, min_instances=2)
+    app.sleep()
+
+    app.follow(spec_of(lazy=False, min_instances=2), TEMPLATE)
+
+    assert app.decide().start == 2
+
+
 def test_an_app_that_is_not_lazy_is_awake_from_the_beginning() -> None:
     assert app_of(ManualClock(), lazy=False, min_instances=2).decide().start == 2
     assert app_of(ManualClock(), lazy=True, min_instances=2).decide().reason is Reason.ASLEEP

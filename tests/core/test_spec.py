@@ -15,6 +15,7 @@ CONTRACT: list[tuple[str, object, str, object]] = [
     ("workspace", "public", "team-a", "team-a"),
     ("name", "", "My shop", "My shop"),
     ("type", "", "asgi", "asgi"),
+    ("runtime", "", "python", "python"),
     ("version", "", "1.2", "1.2"),
     ("description", "", "Sells things", "Sells things"),
     ("port", 8000, "9000", 9000),
@@ -48,7 +49,7 @@ CONTRACT: list[tuple[str, object, str, object]] = [
     ("startup_config.health_path", None, "/healthz?deep=1", "/healthz?deep=1"),
     ("startup_config.wait_for_service", "default", "default", "default"),
     ("startup_config.stop_after_inactive", 0, "1h", 3600),
-    ("startup_config.waiting_page", False, "false", False),
+    ("startup_config.waiting_page", False, "true", True),
     ("shutdown_config.drain_timeout", 30, "5m", 300),
     ("shutdown_config.stop_timeout", 10, "250ms", 0.25),
 ]
@@ -320,12 +321,6 @@ def test_the_error_reads_as_all_its_problems() -> None:
     error = SpecError(["one is wrong", "two is wrong"])
 
     assert str(error) == "one is wrong; two is wrong"
-
-
-def test_what_is_not_built_yet_is_refused_and_says_so() -> None:
-    (problem,) = problems({"startup_config.waiting_page": "true"})
-
-    assert problem.startswith("label dockscale.startup_config.waiting_page = 'true': is not supported yet; ")
 
 
 @pytest.mark.parametrize("written", ["rpc", " RPC "])

@@ -396,8 +396,9 @@ async def test_the_fastapi_app_answers_over_http_with_a_token(stage: Stage, titl
     assert re.search(r"Process result: \{'processed_by': 'instance_\d{4}', 'input': \{'data': 'test_data'\}", ran.text)
     assert "Completed 30 HTTP requests" in ran.text
     await stage.comes_true(ran.told(r"Running instances after HTTP load: (\d+)"), FASTAPI)
-    metrics = await stage.metrics()
-    assert [name for name in metrics if f'requests_total{{app="{FASTAPI}"' in name and 'code="200"' not in name] == []
+    requests = f'dockscale_requests_total{{app="{FASTAPI}",code='
+    codes = {name.removeprefix(requests)[1:4] for name in await stage.metrics() if name.startswith(requests)}
+    assert codes <= {"200", "499"}  # it leaves without having read its last answers
 
 
 @on_stage

@@ -104,10 +104,13 @@ def nothing_left(it: World) -> str:
     """What is still there of requests that have ended; empty if nothing is."""
     rpc, app = it.dockscale.rpc, it.app("bot")
     left = {"open": rpc.calls.open, "backs": rpc.calls.backs, "in_flight": app.pool.in_flight}
-    sessions = {
-        peer.full_id: sessions for peer in rpc.hub.peers.values() if (sessions := getattr(peer, "sessions", {}))
-    }
-    return str({name: what for name, what in (left | sessions).items() if what} or "")
+    return str({name: what for name, what in (left | sessions(it)).items() if what} or "")
+
+
+def sessions(it: World) -> dict[str, Any]:
+    """Calls that dockscale itself has open, by who of it made them."""
+    peers = it.dockscale.rpc.hub.peers.values()
+    return {peer.full_id: open_ones for peer in peers if (open_ones := getattr(peer, "sessions", {}))}
 
 
 async def test_a_fastapi_application_answers_with_paths_queries_and_cookies_as_they_came() -> None:
@@ -175,6 +178,22 @@ async def test_an_application_is_told_when_its_client_goes() -> None:
         asking.cancel()
 
         await until(lambda: here.left == 1)
+
+
+async def test_a_client_that_goes_is_counted_as_gone_and_not_as_a_failure_of_the_application() -> None:
+    async with site() as (it, here, base):
+        answer = await it.session.get(base + "/gated")
+        assert await answer.content.readany() == b"first"
+        answer.close()
+        await until(lambda: not sessions(it), "nobody waits for the answer any more")
+        here.gate.set()
+        waiting = asyncio.create_task(it.session.get(base + "/waits"))
+        await until(lambda: here.sent and it.dockscale.rpc.calls.backs, "it has all, and waits for more")
+        waiting.cancel()
+
+        await until(lambda: it.app("bot").stats.rpc_calls == 2)
+
+        assert dict(it.app("bot").stats.requests) == {499: 2}
 
 
 async def test_a_hundred_requests_at_once_wait_for_their_parts_on_one_instance() -> None:

@@ -121,6 +121,16 @@ async def test_what_is_installed_already_is_left_as_it_is() -> None:
         assert len(builder.programs) == 1
 
 
+async def test_a_manifest_as_it_is_told_can_be_installed_with_its_source() -> None:
+    async with building() as (it, builder):
+        told = await it.dockscale.control.install(HELLO)
+
+        again = await it.dockscale.control.install({**told, "source": SOURCE + ";"}, overwrite=True)
+
+        assert again == told | {"source_hash": again["source_hash"]}
+        assert len(builder.programs) == 2
+
+
 async def test_two_installations_of_one_name_at_once_are_one_app() -> None:
     async with building() as (it, builder):
         other = HELLO | {"source": SOURCE + ";"}

@@ -83,6 +83,12 @@ class World:
         """Wait until dockscale has listed the engine after all that was done to it so far."""
         await self.dockscale.registry.refresh()
 
+    async def quiet(self) -> None:
+        """Wait until no listing is due any more, for who is about to do what a listing would set right."""
+        registry, loop = self.dockscale.registry, asyncio.get_running_loop()
+        await until(lambda: registry._soon is None or registry._soon.when() < loop.time(), "no listing is due")
+        await until(lambda: not (registry._dirty.is_set() or registry._listing.locked()), "none is under way")
+
 
 @asynccontextmanager
 async def serving(engine: Engine, **settings: Any) -> AsyncIterator[World]:
