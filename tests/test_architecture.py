@@ -73,7 +73,7 @@ ONLY_IN = {
     "docker": {"doctor"},
     "jwt": {"hub.tokens"},
     "msgpack": {"hub.wire"},
-    "websockets": {"hub.socket"},
+    "websockets": {"hub.frames", "hub.socket"},
     "prometheus_client": {"metrics", "scrape"},
     "yaml": {"core.program"},
 }
