@@ -1,6 +1,7 @@
 """Every operator verb once, as plain values that the API, the command line and the dashboard show alike."""
 
 import asyncio
+import difflib
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from dockscale.core.explain import explain
 from dockscale.core.history import EVERY_S
 from dockscale.core.load import Load
 from dockscale.core.manifest import FILES, IMAGE, SOURCE, Tell, by_field, labels_of, manifest_of, split
-from dockscale.core.policy import Decision
+from dockscale.core.policy import Decision, usual_bounds
 from dockscale.core.pool import Clock, Instance, State
 from dockscale.core.program import Program, digest, outline, read
 from dockscale.core.spec import APP_ID, ENABLE, INSTALLED, PREFIX, SOURCE_HASH, AppSpec, SpecError, slug
@@ -45,6 +46,10 @@ class UnknownInstance(LookupError):
     """The app has no instance of this name."""
 
 
+class OutOfBounds(ValueError):
+    """The app may not have so many instances, or so few."""
+
+
 class AppExists(Exception):
     """An app has this id already."""
 
@@ -58,6 +63,9 @@ class Tender(Protocol):
 
     def tick(self, app: App) -> object: ...
     def rest(self, app: App, instances: Iterable[Instance]) -> None: ...
+    def drain(self, app: App, instance: Instance) -> None: ...
+    def scale(self, app: App, instances: int) -> None: ...
+    def restart(self, app: App) -> None: ...
     async def ended(self, app: App) -> None: ...
 
 
@@ -115,7 +123,7 @@ class Control:
         for refused in self._registry.invalid:
             if refused.app_id == app_id:
                 return _refused(refused)
-        raise UnknownApp(f"no app is called {app_id!r}; `dockscale ps` lists them all")
+        raise UnknownApp(f"no app is called {app_id!r}{self._hint(app_id)}")
 
     def instances(self, app_id: str) -> Rows:
         """The instances of an app.
@@ -234,11 +242,60 @@ class Control:
             ByHand: the container was made with `--rm`, so it would be gone.
         """
         app = self._app(app_id)
-        instances = self._members(app, name)
-        for instance in instances:
-            if instance.pinned:
-                raise ByHand(f"{instance.name} was made with --rm: stopping would remove it; do so by hand")
+        instances = self._stoppable(app, name)
         self._tender.rest(app, [each for each in instances if each.state in (State.STARTING, State.READY)])
+
+    def drain(self, app_id: str, name: str) -> dict[str, Any]:
+        """Let one instance finish what it has and go, and return the app in short.
+
+        It takes nothing new from now on. Another one is started at once where the minimum or the load asks for it.
+
+        Raises:
+            UnknownApp: no valid app has this id.
+            UnknownInstance: it has no such instance.
+            ByHand: the container was made with `--rm`, so it would be gone.
+        """
+        app = self._app(app_id)
+        if not name:
+            raise UnknownInstance(f"say which instance of {app_id} is to go: {', '.join(app.pool.instances) or 'none'}")
+        [instance] = self._stoppable(app, name)
+        self._tender.drain(app, instance)
+        return self._short(app)
+
+    def restart(self, app_id: str) -> dict[str, Any]:
+        """Have a new instance for each that there is, and return the app in short. A sleeping app sleeps on.
+
+        It is a rollout of the same template: new ones are ready before old ones drain, as far as `max_instances` leaves
+        room, and no request is lost.
+
+        Raises:
+            UnknownApp: no valid app has this id.
+            ByHand: a container was made with `--rm`, so it would be gone.
+        """
+        app = self._app(app_id)
+        self._stoppable(app)
+        self._tender.restart(app)
+        return self._short(app)
+
+    def scale(self, app_id: str, instances: int) -> dict[str, Any]:
+        """Have so many instances now, and return the app in short, whose decision tells what holds that back.
+
+        Load may ask for more at any time, and for fewer once a `scale_down_cooldown` has passed. 0 is asleep.
+
+        Raises:
+            UnknownApp: no valid app has this id.
+            OutOfBounds: it may not have so many, or so few.
+        """
+        app = self._app(app_id)
+        low, high = usual_bounds(app.spec, app.scheduled)
+        if instances > high:
+            raise OutOfBounds(f"{app_id} may have {high} at most ({_limit(app, 'max_instances')}), not {instances}")
+        if instances < low:
+            name = "schedule" if low != app.spec.bounds[0] else "min_instances"
+            hint = "" if instances else f"; `dockscale sleep {app_id}` lets all go"
+            raise OutOfBounds(f"{app_id} must have {low} at least ({_limit(app, name)}), not {instances}{hint}")
+        self._tender.scale(app, instances)
+        return self._short(app)
 
     async def install(
         self, manifest: Mapping[str, Any], *, overwrite: bool = False, tell: Tell = lambda *_: None
@@ -423,8 +480,12 @@ class Control:
     def _app(self, app_id: str) -> App:
         app = self._registry.apps.get(app_id)
         if app is None:
-            raise UnknownApp(f"no valid app is called {app_id!r}; `dockscale ps` lists them all")
+            raise UnknownApp(f"no valid app is called {app_id!r}{self._hint(app_id)}")
         return app
+
+    def _hint(self, app_id: str) -> str:
+        near = difflib.get_close_matches(app_id, self._registry.apps)
+        return f"; did you mean {' or '.join(near)}?" if near else "; `dockscale ps` lists them all"
 
     def _installed(self, app_id: str) -> Image:
         template = self._app(app_id).template
@@ -434,8 +495,16 @@ class Control:
 
     def _members(self, app: App, name: str) -> tuple[Instance, ...]:
         if name and name not in app.pool.instances:
-            raise UnknownInstance(f"{app.app_id} has no instance {name!r}")
+            has = ", ".join(app.pool.instances) or "none"
+            raise UnknownInstance(f"{app.app_id} has no instance {name!r}, it has {has}")
         return tuple(instance for instance in app.pool if name in ("", instance.name))
+
+    def _stoppable(self, app: App, name: str = "") -> tuple[Instance, ...]:
+        instances = self._members(app, name)
+        for instance in instances:
+            if instance.pinned:
+                raise ByHand(f"{instance.name} was made with --rm: stopping would remove it; do so by hand")
+        return instances
 
     # How it is told.
 
@@ -518,6 +587,11 @@ def _labelled(manifest: Mapping[str, Any]) -> dict[str, str]:
         named = f"nothing of the name {manifest['name']!r} can be one" if manifest.get("name") else "there is no name"
         raise SpecError([f"app_id is missing, and {named}: give an id of a-z, 0-9 and -"])
     return labels
+
+
+def _limit(app: App, name: str) -> str:
+    """The label by which an app has its bounds."""
+    return f"{PREFIX}autoscaling.{name if app.spec.autoscaling.enabled else 'enabled'}"
 
 
 def _installed_as(app_id: str) -> tuple[str, str]:

@@ -260,6 +260,21 @@ class Scaler:
             app.sleep()
         self.tick(app)
 
+    def drain(self, app: App, instance: Instance) -> None:
+        """Let one instance go because a person wants it. Another one takes its place if the minimum asks for it."""
+        self._drain(app, instance, "it was drained by hand")
+        self.tick(app)
+
+    def scale(self, app: App, instances: int) -> None:
+        """Have so many instances because a person wants it, until load decides otherwise."""
+        app.ask(instances)
+        self.tick(app)
+
+    def restart(self, app: App) -> None:
+        """Replace all instances because a person wants it: new ones get ready first."""
+        app.renew()
+        self.tick(app)
+
     async def ended(self, app: App) -> None:
         """Wait until the last instance of an app that was removed is gone, unless the app comes back."""
         while app.retired and app.pool.instances:

@@ -136,6 +136,13 @@ async def test_an_app_is_installed_started_looked_at_stopped_and_uninstalled() -
         ("POST", "/api/apps/shop/start", None, 404, "no_such_app"),
         ("POST", "/api/apps/web/start?timeout=x", None, 400, "bad_request"),
         ("POST", "/api/apps/web/stop?instance=x", None, 404, "no_such_instance"),
+        ("POST", "/api/apps/web/drain?instance=x", None, 404, "no_such_instance"),
+        ("POST", "/api/apps/web/drain", None, 404, "no_such_instance"),
+        ("POST", "/api/apps/web/scale?instances=99", None, 422, "out_of_bounds"),
+        ("POST", "/api/apps/web/scale?instances=-1", None, 422, "out_of_bounds"),
+        ("POST", "/api/apps/web/scale?instances=many", None, 400, "bad_request"),
+        ("POST", "/api/apps/web/scale", None, 400, "bad_request"),
+        ("POST", "/api/apps/shop/restart", None, 404, "no_such_app"),
         ("GET", "/api/apps/shop/logs", None, 404, "no_such_app"),
         ("DELETE", "/api/apps/web", None, 409, "labelled_by_hand"),
         ("POST", "/api/apps", {"name": "x"}, 422, "invalid"),
@@ -153,6 +160,25 @@ async def test_what_is_refused_is_told_with_a_word_and_a_sentence(
         assert (answered, body["error"]) == (status, word)
         assert body["message"]
         assert ("problems" in body) == (word == "invalid")
+
+
+async def test_an_app_is_woken_scaled_drained_restarted_and_put_to_sleep() -> None:
+    async with world() as it:
+        woken, instance = await ask(it, "POST", "/api/apps/web/wake")
+        scaled, told = await ask(it, "POST", "/api/apps/web/scale?instances=2")
+        await until(lambda: it.ready() == 2)
+        drained, after = await ask(it, "POST", f"/api/apps/web/drain?instance={instance['name']}")
+        await until(lambda: instance["name"] not in it.app().pool.instances and it.ready() == 2)
+        restarted, renewed = await ask(it, "POST", "/api/apps/web/restart")
+        slept, instances = await ask(it, "POST", "/api/apps/web/sleep")
+        await until(lambda: it.states() == {})
+
+        assert (woken, scaled, drained, restarted, slept) == (200,) * 5
+        assert instance["state"] == "ready"
+        assert told["decision"]["explanation"] == "1 → 2 instances: 2 were asked for by hand."
+        assert after["instances_by_state"]["draining"] == 1
+        assert renewed["state"] == "ready"
+        assert {each["state"] for each in instances} == {"draining"}
 
 
 async def test_no_start_in_time_is_told_so() -> None:

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from dockscale.claim import TooLate
-from dockscale.control import AppExists, ByHand, UnknownApp, UnknownInstance
+from dockscale.control import AppExists, ByHand, OutOfBounds, UnknownApp, UnknownInstance
 from dockscale.core.load import Load
 from dockscale.core.spec import PREFIX, SpecError
 from dockscale.engine import EngineError
 from dockscale.engine.memory import Program
 from dockscale.watch import MOST_NEWS, Watch
 from tests.support.backend import backend
-from tests.support.world import BOUND_S, ENABLED, World, asked_all_the_time, eject, prefixed, until, world
+from tests.support.world import BOUND_S, ENABLED, World, appears, asked_all_the_time, eject, prefixed, until, world
 
 WRONG = ENABLED | prefixed({"autoscaling.max_instance": "3"})
 
@@ -435,6 +435,132 @@ async def test_one_of_those_that_min_instances_asks_for_is_replaced_when_it_is_s
             it.dockscale.control.stop("web", one["name"])
 
 
+async def test_one_that_is_drained_finishes_what_it_has_and_is_replaced_if_the_minimum_asks_for_it() -> None:
+    async with world({"autoscaling.min_instances": "1"}) as it:
+        _, body = await it.get()
+        asking = asyncio.create_task(it.get("/slow?s=0.3"))
+        await until(lambda: it.app().pool.in_flight)
+
+        told = it.dockscale.control.drain("web", body["instance"])
+
+        assert told["instances_by_state"]["draining"] == 1
+        assert (await it.get())[1]["instance"] != body["instance"]
+        assert (await asking)[0] == 200
+        await until(lambda: it.states() == {"ready": 1})
+
+
+async def test_one_that_is_drained_is_not_replaced_if_nothing_asks_for_it() -> None:
+    async with world({"autoscaling.min_instances": "0"}) as it:
+        _, body = await it.get()
+
+        it.dockscale.control.drain("web", body["instance"])
+
+        await until(lambda: it.states() == {})
+        assert it.engine.starts == 1
+
+
+async def test_which_instance_is_drained_must_be_said() -> None:
+    async with world() as it:
+        _, body = await it.get()
+
+        for name in ("", "web-9"):
+            with pytest.raises(UnknownInstance, match=body["instance"]):
+                it.dockscale.control.drain("web", name)
+
+
+async def test_a_restart_replaces_every_instance_and_loses_no_request() -> None:
+    async with world({"autoscaling.min_instances": "0", "autoscaling.max_instances": "3"}) as it:
+        it.dockscale.control.scale("web", 2)
+        await until(lambda: it.ready() == 2)
+        old = set(it.app().pool.instances)
+        async with asked_all_the_time(it, "web", ready=2):
+            it.dockscale.control.restart("web")
+            await until(lambda: not old & it.app().pool.instances.keys() and it.states() == {"ready": 2})
+
+
+async def test_a_restart_where_there_is_no_room_lets_requests_wait() -> None:
+    async with world({"autoscaling.max_instances": "1"}) as it:
+        _, old = await it.get()
+        async with asked_all_the_time(it, "web"):
+            it.dockscale.control.restart("web")
+            await until(lambda: old["instance"] not in it.app().pool.instances and it.states() == {"ready": 1})
+
+
+async def test_a_labelled_container_is_restarted_by_copies_and_stays() -> None:
+    async with world() as it:
+        box = it.engine.add_container("box", "web", ENABLED | {"dockscale.app_id": "box"})
+        await it.engine.start(box.id)
+        await appears(it, "box")
+        async with asked_all_the_time(it, "box"):
+            it.dockscale.control.restart("box")
+            await until(lambda: "box" not in it.app("box").pool.instances and it.states("box") == {"ready": 1})
+
+        assert (await it.engine.inspect(box.id)).state == "exited"
+
+
+async def test_a_sleeping_app_that_is_restarted_sleeps_on() -> None:
+    async with world() as it:
+        assert it.dockscale.control.restart("web")["state"] == "asleep"
+        it.tick()
+
+        assert it.states() == {}
+
+
+async def test_as_many_as_are_asked_for_are_there_until_the_cooldown_is_over_and_load_decides() -> None:
+    labels = {"autoscaling.min_instances": "0", "startup_config.stop_after_inactive": "60"}
+    async with world(labels | {"autoscaling.scale_down_cooldown": "100"}) as it:
+        told = it.dockscale.control.scale("web", 3)
+        await until(lambda: it.ready() == 3)
+        it.clock.advance(99)
+        it.tick()
+        kept = it.states()
+        it.clock.advance(2)
+        it.tick()
+        await until(lambda: it.states() == {})
+
+        assert (told["decision"]["reason"], told["decision"]["instances"]) == ("by_hand", 3)
+        assert kept == {"ready": 3}
+
+
+async def test_fewer_than_there_are_finish_what_they_have() -> None:
+    async with world() as it:
+        it.dockscale.control.scale("web", 3)
+        await until(lambda: it.ready() == 3)
+        async with asked_all_the_time(it, "web", ready=3):
+            it.dockscale.control.scale("web", 1)
+            await until(lambda: it.states() == {"ready": 1})
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted", "told"),
+    [
+        ({}, 11, r"web may have 10 at most \(dockscale\.autoscaling\.max_instances\), not 11"),
+        (
+            {"autoscaling.min_instances": "2"},
+            1,
+            r"web must have 2 at least \(dockscale\.autoscaling\.min_instances\), not 1",
+        ),
+        ({}, 0, r"`dockscale sleep web` lets all go"),
+        ({}, -1, r"not -1"),
+        ({"autoscaling.enabled": "false"}, 2, r"1 at most \(dockscale\.autoscaling\.enabled\)"),
+        ({"autoscaling.schedule": "* * * * * = 4"}, 3, r"4 at least \(dockscale\.autoscaling\.schedule\)"),
+    ],
+    ids=["too many", "too few", "none", "negative", "not scaled", "by the schedule"],
+)
+async def test_what_is_out_of_bounds_is_told_with_the_label_that_says_so(
+    labels: dict[str, str], wanted: int, told: str
+) -> None:
+    async with world(labels) as it:
+        with pytest.raises(OutOfBounds, match=told):
+            it.dockscale.control.scale("web", wanted)
+
+
+async def test_an_app_that_does_not_exist_is_told_with_the_nearest_names() -> None:
+    async with world() as it:
+        with pytest.raises(UnknownApp, match=r"no valid app is called 'wob'; did you mean web\?"):
+            it.dockscale.control.stop("wob")
+
+
 async def test_the_logs_are_what_instances_wrote_and_how_the_app_was_scaled() -> None:
     async with world() as it:
         await it.get()
@@ -460,6 +586,10 @@ async def test_one_that_would_be_gone_if_it_were_stopped_is_not() -> None:
 
         with pytest.raises(ByHand, match="box was made with --rm"):
             it.dockscale.control.stop("box")
+        with pytest.raises(ByHand, match="box was made with --rm"):
+            it.dockscale.control.drain("box", "box")
+        with pytest.raises(ByHand, match="box was made with --rm"):
+            it.dockscale.control.restart("box")
 
         assert it.states("box") == {"ready": 1}
 

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 from dockscale.admin.guards import guards
 from dockscale.admin.page import BELOW, Page, is_asked_for
 from dockscale.claim import TooLate
-from dockscale.control import MOST_LINES, START_S, AppExists, ByHand, Control, UnknownApp, UnknownInstance
+from dockscale.control import MOST_LINES, START_S, AppExists, ByHand, Control, OutOfBounds, UnknownApp, UnknownInstance
 from dockscale.core.pool import NoPlace
 from dockscale.core.spec import SpecError
 from dockscale.engine import EngineAway, EngineError
@@ -29,6 +29,7 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     AppExists: (409, "app_exists"),
     ByHand: (409, "labelled_by_hand"),
     SpecError: (422, "invalid"),
+    OutOfBounds: (422, "out_of_bounds"),
     ValueError: (400, "bad_request"),
     TooLate: (504, "no_instance_ready"),
     NoPlace: (503, "no_place"),
@@ -82,6 +83,11 @@ def build(
     admin.router.add_delete("/api/apps/{app_id}", verbs.uninstall)
     admin.router.add_post("/api/apps/{app_id}/start", verbs.start)
     admin.router.add_post("/api/apps/{app_id}/stop", verbs.stop)
+    admin.router.add_post("/api/apps/{app_id}/wake", verbs.start)
+    admin.router.add_post("/api/apps/{app_id}/sleep", verbs.sleep)
+    admin.router.add_post("/api/apps/{app_id}/drain", verbs.drain)
+    admin.router.add_post("/api/apps/{app_id}/scale", verbs.scale)
+    admin.router.add_post("/api/apps/{app_id}/restart", verbs.restart)
     admin.router.add_get("/api/apps/{app_id}/logs", verbs.logs)
     streams = _Streams(control)
     for path in ("/api/events", "/api/apps/{app_id}/events"):
@@ -119,6 +125,28 @@ class _Verbs:
         app_id = request.match_info["app_id"]
         self._control.stop(app_id, request.query.get("instance", ""))
         return web.json_response(self._control.instances(app_id))
+
+    async def sleep(self, request: web.Request) -> web.Response:
+        """Answer at once, as `stop` of all does."""
+        app_id = request.match_info["app_id"]
+        self._control.stop(app_id)
+        return web.json_response(self._control.instances(app_id))
+
+    async def drain(self, request: web.Request) -> web.Response:
+        """Answer at once; `?instance=` names it."""
+        name = request.query.get("instance", "")
+        return web.json_response(self._control.drain(request.match_info["app_id"], name))
+
+    async def scale(self, request: web.Request) -> web.Response:
+        """Answer at once; `?instances=` says how many."""
+        wanted = request.query.get("instances", "")
+        if not wanted.removeprefix("-").isdecimal():
+            raise ValueError("instances must be a whole number, as in ?instances=3")
+        return web.json_response(self._control.scale(request.match_info["app_id"], int(wanted)))
+
+    async def restart(self, request: web.Request) -> web.Response:
+        """Answer at once; the events of the app tell how it goes."""
+        return web.json_response(self._control.restart(request.match_info["app_id"]))
 
     async def logs(self, request: web.Request) -> web.Response:
         """Answer with those of `?instance=`, or all; `type`, `tail`, `offset` and `limit` choose among them."""

@@ -111,6 +111,10 @@ class App:
         """Those of an earlier template that are stopped and kept until one of the present template is ready."""
         self.scheduled: int | None = None
         """Minimum by the schedule now; whoever knows the time of day sets it."""
+        self._asked: int | None = None
+        """How many instances a person asked for, until a decision has followed that."""
+        self._floor = 0
+        self._floor_until = 0.0
         self.gauge: float | None = None
         """The app's own metric, on average over the instances that were asked; whoever asks them sets it."""
         self.gauge_on = 0
@@ -269,6 +273,8 @@ class App:
             start_s=_mean(self.stats.cold_start),
             gauge=self._gauge_for(seen.ready),
             scheduled=self.scheduled,
+            asked=self._asked,
+            floor=self._floor if now < self._floor_until else 0,
             room=self.room,
             idle_s=0.0 if seen.in_flight or waiting else now - self._busy_at,
             observed_s=now - self._since,
@@ -305,6 +311,7 @@ class App:
             self.memory = replace(self.memory, gone=(*self.memory.gone, *map(_fate, self.pool.gone)))
             self.pool.gone.clear()
         decision, self.memory = decide(self.spec, self.load(), self.memory, now)
+        self._asked = None
         self.stats.decisions[decision.reason] += 1
         last = self.decision
         repeats = last is not None and not last.changes and not decision.changes and _told(last) == _told(decision)
@@ -320,8 +327,30 @@ class App:
         """Note how busy it is, for those who look at the last hour."""
         self.history.add(self._clock(), self.load())
 
+    def ask(self, instances: int) -> None:
+        """Note that a person wants so many instances: the next decision follows, and for a while none has fewer."""
+        self._asked = instances
+        self._keep(instances)
+
+    def renew(self) -> None:
+        """Have every instance that has been ready replaced as if its template were an earlier one.
+
+        Those that are only starting are new already. For a while there are no fewer instances than now.
+        """
+        self._keep(len(self.pool.candidates()))
+        self.rollout_failure = ""
+        self.memory = replace(self.memory, shunned="")
+        for instance in self.pool:
+            if instance.ready_at is not None or instance.state is State.STANDBY:
+                instance.revision = ""
+
+    def _keep(self, instances: int) -> None:
+        self._floor = instances
+        self._floor_until = self._clock() + self.spec.autoscaling.scale_down_cooldown
+
     def sleep(self) -> None:
         """Note that it is to sleep until somebody asks for it."""
+        self._floor = 0
         self.memory = replace(self.memory, awake=False, in_burst=False, below_since=None)
 
     def retire(self) -> None:

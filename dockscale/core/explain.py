@@ -46,6 +46,8 @@ def _why(decision: Decision, spec: AppSpec) -> str:
             return f"fewer than min_instances ({spec.bounds[0]})"
         case Reason.SCHEDULE:
             return f"fewer than the schedule asks for ({load.scheduled})"
+        case Reason.BY_HAND:
+            return f"{load.floor if load.asked is None else load.asked} were asked for by hand"
         case Reason.BUSY:
             return f"{now}, above {up:g} (scale_up_threshold × target)"
         case Reason.CONCURRENCY:
@@ -105,6 +107,7 @@ def _gauge(load: Load, spec: AppSpec) -> str:
 _HELD = {
     Held.MAX_INSTANCES: "max_instances ({most})",
     Held.MIN_INSTANCES: "min_instances ({fewest})",
+    Held.BY_HAND: "the {fewest} that were asked for by hand",
     Held.UP_COOLDOWN: "scale_up_cooldown ({scaling.scale_up_cooldown:g} s)",
     Held.DOWN_COOLDOWN: "scale_down_cooldown ({scaling.scale_down_cooldown:g} s)",
     Held.STARTING: "an instance that is starting already (step: one)",

@@ -158,6 +158,10 @@ class Load:
     """The app's own metric, shared by its ready instances; None if it has none, or none could be read."""
     scheduled: int | None = None
     """Minimum by the schedule; None: there is none, or it has not begun."""
+    asked: int | None = None
+    """How many instances a person asks for in this moment; None: nobody does."""
+    floor: int = 0
+    """Fewest by what a person asked for lately; 0 where nobody did."""
     room: int = UNBOUNDED
     """Instances that the host's budget has room for."""
     idle_s: float = 0.0

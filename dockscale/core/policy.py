@@ -25,6 +25,7 @@ class Reason(StrEnum):
     WAKE = "wake"
     MINIMUM = "minimum"
     SCHEDULE = "schedule"
+    BY_HAND = "by_hand"
     BUSY = "busy"
     CONCURRENCY = "concurrency"
     METRIC = "metric"
@@ -38,6 +39,7 @@ class Reason(StrEnum):
 
 FOR_LOAD = frozenset({Reason.BUSY, Reason.CONCURRENCY, Reason.METRIC, Reason.BURST, Reason.NO_PLACE})
 WAITS_FOR_COOLDOWN = frozenset({Reason.BUSY, Reason.CONCURRENCY, Reason.METRIC})
+BEGINS_NO_COOLDOWN = frozenset({Reason.MINIMUM, Reason.SCHEDULE, Reason.BY_HAND})
 
 
 class Held(StrEnum):
@@ -45,6 +47,7 @@ class Held(StrEnum):
 
     MAX_INSTANCES = "max_instances"
     MIN_INSTANCES = "min_instances"
+    BY_HAND = "by_hand"
     UP_COOLDOWN = "scale_up_cooldown"
     DOWN_COOLDOWN = "scale_down_cooldown"
     STARTING = "starting"
@@ -180,7 +183,9 @@ def _wish(spec: AppSpec, load: Load, memory: Memory, now: float) -> tuple[int, R
     """What the app would have if nothing held it back. The cases are in order of weight."""
     low, high = bounds(spec, load)
     have = load.have
-    if not (load.in_flight or load.waiting or load.scheduled):
+    if load.asked is not None:
+        return load.asked, Reason.BY_HAND
+    if not (load.in_flight or load.waiting or load.scheduled or load.floor):
         patience = spec.startup_config.stop_after_inactive
         if memory.awake and patience and load.idle_s >= patience:
             return 0, Reason.IDLE
@@ -190,8 +195,8 @@ def _wish(spec: AppSpec, load: Load, memory: Memory, now: float) -> tuple[int, R
         return max(low, 1, have), Reason.WAKE
     if have > high:
         return high, Reason.OVER_MAX
-    if have < low and (memory.awake or load.scheduled):
-        return low, Reason.SCHEDULE if low > spec.bounds[0] else Reason.MINIMUM
+    if have < low and (memory.awake or load.scheduled or load.floor):
+        return low, _whose_minimum(spec, load)
     if load.ready == 0:
         return have, Reason.STEADY
     wish, reason = _busiest(spec, load)
@@ -203,9 +208,26 @@ def _wish(spec: AppSpec, load: Load, memory: Memory, now: float) -> tuple[int, R
 
 
 def bounds(spec: AppSpec, load: Load) -> tuple[int, int]:
-    """Fewest and most instances now. What the schedule asks for replaces `min_instances`."""
+    """Fewest and most instances now. What a person asked for lately raises the fewest."""
+    low, high = usual_bounds(spec, load.scheduled)
+    return max(low, min(load.floor, high)), high
+
+
+def usual_bounds(spec: AppSpec, scheduled: int | None) -> tuple[int, int]:
+    """Fewest and most instances by the labels. What the schedule asks for replaces `min_instances`."""
     low, high = spec.bounds
-    return (low if load.scheduled is None else min(load.scheduled, high)), high
+    return (low if scheduled is None else min(scheduled, high)), high
+
+
+def _whose_minimum(spec: AppSpec, load: Load) -> Reason:
+    if _is_floor(spec, load):
+        return Reason.BY_HAND
+    return Reason.SCHEDULE if load.scheduled is not None and load.scheduled > spec.bounds[0] else Reason.MINIMUM
+
+
+def _is_floor(spec: AppSpec, load: Load) -> bool:
+    """Tell whether the fewest instances there may be are what a person asked for."""
+    return load.floor > usual_bounds(spec, load.scheduled)[0]
 
 
 def _busiest(spec: AppSpec, load: Load) -> tuple[int, Reason]:
@@ -312,8 +334,8 @@ def _up(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int, reas
         held.append(Held.HOST_BUDGET)
     start = max(0, instances - have)
     if start:
-        replaces = reason in (Reason.MINIMUM, Reason.SCHEDULE) or start <= len(memory.gone)
-        last_up = memory.last_up if replaces else now
+        keeps = reason in BEGINS_NO_COOLDOWN or start <= len(memory.gone)
+        last_up = memory.last_up if keeps else now
         memory = replace(memory, last_up=last_up, last_up_before=memory.last_up)
     return Decision(
         now, wanted, max(instances, have), reason, tuple(held), load, start=start, recheck_at=recheck_at
@@ -329,7 +351,7 @@ def _down(
         return Decision(now, wanted, load.have, reason, (Held.WINDOW,), load), memory
     instances = max(wanted, load.pinned)
     held = (Held.PINNED,) if instances > wanted else ()
-    if reason is Reason.IDLE and not instances:
+    if reason in (Reason.IDLE, Reason.BY_HAND) and not instances:
         memory = replace(memory, awake=False, in_burst=False, below_since=None)
     return Decision(now, wanted, instances, reason, held, load, stop=load.have - instances), memory
 
@@ -342,7 +364,7 @@ def _quieter(spec: AppSpec, load: Load, memory: Memory, now: float, wanted: int)
     instances = max(wanted, ceil(have / 2) if have > 1 else 0)
     if instances < low:
         instances = min(low, have)
-        held.append(Held.MIN_INSTANCES)
+        held.append(Held.BY_HAND if _is_floor(spec, load) else Held.MIN_INSTANCES)
     needed = _needed(spec, load)
     if instances < needed:
         instances = min(needed, have)

@@ -563,6 +563,54 @@ def test_an_app_that_is_not_lazy_is_awake_from_the_beginning() -> None:
     assert app_of(ManualClock(), lazy=True, min_instances=2).decide().reason is Reason.ASLEEP
 
 
+# What a person wants.
+
+
+def test_what_a_person_asks_for_is_wanted_once_and_the_fewest_for_one_cooldown() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", scale_down_cooldown=100)
+
+    app.ask(3)
+
+    assert (app.load().asked, app.load().floor) == (3, 3)
+    assert (app.decide().start, app.load().asked) == (2, None)
+    clock.advance(99)
+    assert app.load().floor == 3
+    clock.advance(1)
+    assert app.load().floor == 0
+
+
+def test_an_app_that_is_put_to_sleep_keeps_nothing_that_was_asked_for() -> None:
+    app = app_of(ManualClock(), "a")
+    app.ask(3)
+
+    app.sleep()
+
+    assert app.load().floor == 0
+
+
+def test_those_that_have_been_ready_are_replaced_and_their_number_is_kept_meanwhile() -> None:
+    app = app_of(ManualClock(), "a", "b", min_instances=0)
+    launched(app, "c")
+    app.shun()
+
+    app.renew()
+
+    assert [instance.name for instance in app.stale()] == ["a", "b"]
+    assert (app.load().stale, app.load().stale_ready, app.load().floor) == (2, 2, 3)
+    assert app.memory.shunned == ""
+
+
+def test_those_on_standby_are_replaced_as_well() -> None:
+    app = app_of(ManualClock(), standby_instances=1)
+    spare = launched(app, "a")
+    app.pool.park(spare)
+
+    app.renew()
+
+    assert (app.load().spent, app.load().standby) == (1, 0)
+
+
 # What it decides and notes.
 
 

@@ -29,7 +29,7 @@ SPEC = AppSpec(
 )
 LOAD = Load(
     ready=3, starting=1, in_flight=13, waiting=17, requests=150, burst=33, idle_s=46.4, observed_s=99.0,
-    concurrency=21.25, crowd=30.0, line_s=2.5, gauge=8.5, scheduled=5,
+    concurrency=21.25, crowd=30.0, line_s=2.5, gauge=8.5, scheduled=5, floor=6,
 )  # fmt: skip
 NUMBERS = "150 requests in 60 s on 3 ready = 50 per instance"
 DOWN = "10 (scale_down_threshold × target)"
@@ -42,6 +42,7 @@ WHY = {
     Reason.MINIMUM: ["min_instances (2)"],
     Reason.BUSY: [NUMBERS, "above 40"],
     Reason.SCHEDULE: ["the schedule asks for (5)"],
+    Reason.BY_HAND: ["6 were asked for by hand"],
     Reason.CONCURRENCY: ["21.2 in flight or waiting on average on 3 ready", "above scale_up_threshold × 5"],
     Reason.METRIC: ["queue_depth is 8.5 per instance", "above scale_up_threshold × 10"],
     Reason.BURST: ["33 requests in the last 6 s = 330 per minute", "3 ready"],
@@ -53,7 +54,8 @@ WHY = {
 }
 HELD = {
     Held.MAX_INSTANCES: "max_instances (7)",
-    Held.MIN_INSTANCES: "min_instances (5)",  # as the schedule has it
+    Held.MIN_INSTANCES: "min_instances (6)",
+    Held.BY_HAND: "the 6 that were asked for by hand",
     Held.UP_COOLDOWN: "scale_up_cooldown (301 s)",
     Held.DOWN_COOLDOWN: "scale_down_cooldown (602 s)",
     Held.STARTING: "starting already",
@@ -129,6 +131,10 @@ def test_no_two_limits_read_alike() -> None:
             "stays at 4: 40.2 at once in the last second, at least twice what 3 ready should have.",
         ),
         (
+            decision(Reason.BY_HAND, wanted=2, instances=2, load=replace(LOAD, asked=2)),
+            "4 → 2 instances: 2 were asked for by hand.",
+        ),
+        (
             replace(decision(Reason.IDLE, wanted=0, instances=0), park=1),
             "4 → 0 instances (1 to standby): idle for 46 s (stop_after_inactive 45 s).",
         ),
@@ -148,6 +154,7 @@ def test_no_two_limits_read_alike() -> None:
         "nobody ready yet",
         "from standby",
         "a crowd",
+        "by hand",
         "to standby",
         "replaced",
         "to be replaced",

@@ -558,6 +558,64 @@ def test_before_the_schedule_begins_min_instances_hold() -> None:
     assert told(Story(app(min_instances=2)).at(0, ready=1, scheduled=None)) == (1, 0, Reason.MINIMUM, ())
 
 
+# By hand.
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"asked": 4}, (4, 0, Reason.BY_HAND, ())),
+        ({"asked": 4, "ready": 2, "requests": 100}, (2, 0, Reason.BY_HAND, ())),
+        ({"asked": 2, "ready": 5, "requests": 800}, (0, 3, Reason.BY_HAND, ())),
+        ({"asked": 2, "ready": 2}, (0, 0, Reason.BY_HAND, ())),
+        ({"asked": 4, "ready": 2, "draining": 7}, (1, 0, Reason.BY_HAND, (Held.DRAINING,))),
+        ({"asked": 1, "ready": 3, "pinned": 2}, (0, 1, Reason.BY_HAND, (Held.PINNED,))),
+        ({"floor": 4}, (4, 0, Reason.BY_HAND, ())),
+        ({"floor": 4, "ready": 3, "requests": 200}, (1, 0, Reason.BY_HAND, ())),
+        ({"floor": 99, "ready": 3, "requests": 200}, (7, 0, Reason.BY_HAND, ())),
+        ({"floor": 4, "ready": 4, "idle_s": 99.0}, (0, 0, Reason.QUIET, (Held.BY_HAND,))),
+        ({"floor": 1, "ready": 1, "scheduled": 2, "requests": 50}, (1, 0, Reason.SCHEDULE, ())),
+        ({"floor": 2, "ready": 2, "requests": 400}, (3, 0, Reason.BUSY, ())),
+        ({"floor": 3, "waiting": 1}, (3, 0, Reason.WAKE, ())),
+        ({"ready": 4, "idle_s": 99.0}, (0, 4, Reason.IDLE, ())),
+    ],
+    ids=[
+        "it wakes",
+        "up",
+        "down, whatever the load",
+        "there already",
+        "not past the maximum",
+        "not those that must not be stopped",
+        "kept although nobody asks",
+        "one that is missing is replaced",
+        "never more than the maximum",
+        "it keeps an idle app awake",
+        "a higher minimum counts",
+        "load may want more",
+        "a wake brings all of them",
+        "later an idle app sleeps",
+    ],
+)
+def test_what_a_person_asks_for_is_done_and_kept_for_a_while(facts: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    story = Story(app(min_instances=0, stop_after_inactive=60), Memory(awake="ready" in facts, last_up=-999.0))
+
+    assert told(story.at(0, **facts)) == expected
+
+
+def test_what_a_person_asks_for_waits_for_no_cooldown_and_begins_none() -> None:
+    story = Story(app(), Memory(awake=True, last_up=0.0, last_down=0.0))
+
+    assert told(story.at(1, ready=1, asked=4)) == (3, 0, Reason.BY_HAND, ())
+    assert story.memory.last_up == 0.0
+
+
+def test_an_app_that_a_person_wants_none_of_sleeps() -> None:
+    story = Story(app(min_instances=0))
+
+    assert told(story.at(0, ready=2, requests=50, asked=0)) == (0, 2, Reason.BY_HAND, ())
+    assert told(story.at(1, draining=2, requests=50)) == (0, 0, Reason.ASLEEP, ())
+
+
 # By concurrency: eight at once on each are aimed at, above 7.2 is busy, below 2.4 quiet, twice 7.2 a burst.
 
 
@@ -1134,6 +1192,7 @@ def loads(draw: st.DrawFn) -> Load:
         start_s=draw(st.sampled_from([0.0, 0.3, 7.0])),
         gauge=draw(st.sampled_from([None, 0.0, 0.5, 3.0, 7.0, 64.0])) if ready else None,
         scheduled=draw(st.sampled_from([None, None, 0, 2, 15])),
+        floor=draw(few),
         room=draw(st.sampled_from([UNBOUNDED, UNBOUNDED, 0, 2])),
         idle_s=0.0 if in_flight or waiting else draw(st.sampled_from([0.0, 29.0, 31.0])),
         observed_s=draw(st.sampled_from([10.0, 60.0, 1000.0])),
@@ -1556,6 +1615,7 @@ def fleets(draw: st.DrawFn, *kinds: str) -> Fleet:
         concurrency=draw(st.sampled_from([0.0, 0.5, 3.0, 25.0])),
         gauge=draw(st.sampled_from([0.0, 4.0, 33.0])),
         scheduled=draw(st.sampled_from([None, None, 0, 2, 15])),
+        floor=draw(few),
         observed_s=1000.0,
     )
     if draw(st.sampled_from([False, False, True])):

@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Page, expect
 
 from dockscale.engine.memory import MemoryEngine, Program
 from tests.support.backend import backend
@@ -106,31 +106,39 @@ async def test_logs_are_followed_of_all_instances_or_of_one() -> None:
         await expect(lines.get_by_text("second line")).to_have_count(1)
 
 
-async def test_buttons_ask_for_what_they_say_and_show_what_is_refused() -> None:
-    async with world() as it, browsing() as page:
-        await it.get()
+async def test_buttons_do_what_they_say() -> None:
+    async with world({"autoscaling.max_instances": "3"}) as it, browsing() as page:
         await opened(page, it, "/#/app/web")
-        [name] = it.app().pool.instances
-        asked = []
+        members, heard = page.locator(".members tbody tr"), page.locator(".heard")
+        ready = members.filter(has_text="ready")
 
-        async def refuse(route: Route) -> None:
-            asked.append(route.request.url.removeprefix(f"{it.admin}/api/apps/web/"))
-            await route.fulfill(status=409, json={"error": "no", "message": f"refused: {EVIL}"})
-
-        await page.route(
-            lambda url: "/api/apps/web/" in url,
-            lambda route: refuse(route) if route.request.method == "POST" else route.continue_(),
-        )
-        for button in ("Wake", "Sleep", "Restart", f"Drain {name}"):
-            await page.get_by_role("button", name=button).click()
-            await until(lambda: len(asked) == len({*asked}))
-            await expect(page.locator(".heard")).to_contain_text("refused: <img")
-        await page.get_by_label("Instances", exact=True).fill("3")
+        await page.get_by_role("button", name="Wake").click()
+        await expect(ready).to_have_count(1)
+        await expect(heard).to_have_text("Waking: done.")
+        await page.get_by_label("Instances", exact=True).fill("2")
         await page.get_by_label("Instances", exact=True).press("Enter")
-        await until(lambda: len(asked) == 5)
+        await expect(ready).to_have_count(2)
+        before = list(it.app().pool.instances)
+        await page.get_by_role("button", name="Restart").click()
+        for name in before:
+            await expect(page.get_by_role("row", name=name)).to_have_count(0)
+        await expect(ready).to_have_count(2)
+        gone = next(iter(it.app().pool.instances))
+        await page.get_by_role("button", name=f"Drain {gone}").click()
+        await expect(page.get_by_role("row", name=gone)).to_have_count(0)
+        await page.get_by_role("button", name="Sleep").click()
+        await expect(page.get_by_text("None runs.")).to_be_visible()
+        await expect(page.locator(".title .badge")).to_contain_text("asleep")
 
-        assert asked == ["wake", "sleep", "restart", f"drain?instance={name}", "scale?instances=3"]
-        assert await page.locator(".heard img").count() == 0
+
+async def test_what_dockscale_refuses_is_shown_in_its_words() -> None:
+    async with world({"autoscaling.max_instances": "3"}) as it, browsing() as page:
+        await opened(page, it, "/#/app/web")
+        await page.get_by_label("Instances", exact=True).fill("4")
+        await page.get_by_role("button", name="Scale to").click()
+
+        await expect(page.locator(".heard")).to_contain_text("Scaling to 4: web may have 3 at most")
+        assert it.states() == {}
 
 
 async def test_it_says_that_dockscale_is_gone_and_catches_up_when_it_is_back() -> None:

@@ -149,10 +149,10 @@ async def keep_asking(it: World, app_id: str, stop: asyncio.Event, path: str = "
 
 
 @asynccontextmanager
-async def asked_all_the_time(it: World, app_id: str) -> AsyncIterator[None]:
+async def asked_all_the_time(it: World, app_id: str, ready: int = 1) -> AsyncIterator[None]:
     """Have an app serve that must not notice what happens meanwhile: not one of its requests is lost."""
     await appears(it, app_id)
-    await until(lambda: it.ready(app_id) == 1)
+    await until(lambda: it.ready(app_id) == ready)
     stop = asyncio.Event()
     asking = asyncio.create_task(keep_asking(it, app_id, stop))
     try:

@@ -108,14 +108,14 @@ function buttons(path, heard, current) {
     try {
       const told = await ask(`${path}/${verb}${query}`, "POST");
       set(heard, "data-kind", "done");
-      say(heard, `${said}: ${told?.decision?.explanation ?? "done."}`);
+      say(heard, `${said}: ${verb === "scale" ? told.decision.explanation : "done."}`);
     } catch (error) {
       set(heard, "data-kind", "problem");
       say(heard, `${said}: ${[error.message, ...(error.problems ?? [])].join("\n")}`);
     }
   }
   const button = (verb, title, said) => el("button", { type: "button", click: () => act(verb, said) }, title);
-  const scale = el("form", { class: "scale", submit: (event) => {
+  const scale = el("form", { class: "scale", novalidate: true, submit: (event) => {
     event.preventDefault();
     touched = false;
     act("scale", `Scaling to ${wish.value}`, `?instances=${encodeURIComponent(wish.value)}`);
