@@ -12,7 +12,16 @@ from aiohttp.typedefs import Handler
 from dockscale.admin.guards import guards
 from dockscale.admin.page import BELOW, Page, is_asked_for
 from dockscale.claim import TooLate
-from dockscale.control import MOST_LINES, START_S, AppExists, ByHand, Control, OutOfBounds, UnknownApp, UnknownInstance
+from dockscale.control import (
+    MOST_LINES,
+    START_S,
+    AppExists,
+    ByHand,
+    Control,
+    OutOfBounds,
+    UnknownApp,
+    UnknownInstance,
+)
 from dockscale.core.pool import NoPlace
 from dockscale.core.spec import SpecError
 from dockscale.engine import EngineAway, EngineError

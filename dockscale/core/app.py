@@ -323,10 +323,6 @@ class App:
             tell(decision, repeats)
         return decision
 
-    def remember(self) -> None:
-        """Note how busy it is, for those who look at the last hour."""
-        self.history.add(self._clock(), self.load())
-
     def ask(self, instances: int) -> None:
         """Note that a person wants so many instances: the next decision follows, and for a while none has fewer."""
         self._asked = instances
@@ -347,6 +343,10 @@ class App:
     def _keep(self, instances: int) -> None:
         self._floor = instances
         self._floor_until = self._clock() + self.spec.autoscaling.scale_down_cooldown
+
+    def remember(self) -> None:
+        """Note how busy it is, for those who look at the last hour."""
+        self.history.add(self._clock(), self.load())
 
     def sleep(self) -> None:
         """Note that it is to sleep until somebody asks for it."""
