@@ -96,7 +96,7 @@ async def test_logs_are_followed_of_all_instances_or_of_one() -> None:
         write(it, "first line")
         await opened(page, it, "/#/app/web")
         lines = page.get_by_role("log")
-        await lines.scroll_into_view_if_needed()
+        await page.get_by_label("Whose lines").scroll_into_view_if_needed()
         await expect(lines.get_by_text("first line")).to_have_count(2)
 
         write(it, "second line")
@@ -109,7 +109,7 @@ async def test_logs_are_followed_of_all_instances_or_of_one() -> None:
 async def test_buttons_do_what_they_say() -> None:
     async with world({"autoscaling.max_instances": "3"}) as it, browsing() as page:
         await opened(page, it, "/#/app/web")
-        members, heard = page.locator(".members tbody tr"), page.locator(".heard")
+        members, heard = page.locator(".members tbody tr"), page.locator(".outcome")
         ready = members.filter(has_text="ready")
 
         await page.get_by_role("button", name="Wake").click()
@@ -137,7 +137,7 @@ async def test_what_dockscale_refuses_is_shown_in_its_words() -> None:
         await page.get_by_label("Instances", exact=True).fill("4")
         await page.get_by_role("button", name="Scale to").click()
 
-        await expect(page.locator(".heard")).to_contain_text("Scaling to 4: web may have 3 at most")
+        await expect(page.locator(".outcome")).to_contain_text("Scaling to 4: web may have 3 at most")
         assert it.states() == {}
 
 
@@ -177,7 +177,7 @@ async def test_whatever_apps_say_is_text() -> None:
         await opened(page, it)
         await expect(page.get_by_text("onerror").first).to_be_visible()
         await page.get_by_role("link", name="web", exact=True).click()
-        await page.get_by_role("log").scroll_into_view_if_needed()
+        await page.get_by_label("Whose lines").scroll_into_view_if_needed()
         await expect(page.get_by_role("log").get_by_text(EVIL)).to_be_visible()
         await expect(page.get_by_text(EVIL)).to_have_count(4)
 
@@ -188,6 +188,7 @@ async def test_whatever_apps_say_is_text() -> None:
 async def test_the_token_is_asked_for_once_and_kept_for_the_tab() -> None:
     async with world(admin_token="secret") as it, browsing() as page:
         await page.goto(it.admin + "/")
+        await page.keyboard.press("Escape")
         await page.get_by_role("textbox", name="Token").fill("wrong")
         await page.get_by_role("textbox", name="Token").press("Enter")
         await expect(page.get_by_text("does not know this token")).to_be_visible()
@@ -223,7 +224,7 @@ async def test_a_page_that_is_left_open_does_not_grow() -> None:
         await it.get()
         write(it, *(f"line {number}" for number in range(1000)))
         await opened(page, it, "/#/app/web")
-        await page.get_by_role("log").scroll_into_view_if_needed()
+        await page.get_by_label("Whose lines").scroll_into_view_if_needed()
         await expect(page.get_by_role("log").get_by_text("line 999")).to_be_visible()
         size = "document.querySelectorAll('*').length"
         decisions = page.get_by_role("list", name="Decisions").get_by_role("listitem")
@@ -259,6 +260,7 @@ async def test_all_can_be_reached_by_keyboard() -> None:
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", name="web")).to_be_focused()
 
+        await expect(page.get_by_role("button", name="Wake")).to_be_visible()
         reached = set()
         for _ in range(20):
             await page.keyboard.press("Tab")
