@@ -74,7 +74,7 @@ ONLY_IN = {
     "jwt": {"hub.tokens"},
     "msgpack": {"hub.wire"},
     "websockets": {"hub.frames", "hub.socket"},
-    "prometheus_client": {"metrics", "scrape"},
+    "prometheus_client": {"scrape"},
     "yaml": {"core.program"},
 }
 NOT_IN_CORE = {"asyncio", "time", "random", "aiohttp", "structlog"}
