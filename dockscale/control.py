@@ -14,6 +14,7 @@ from dockscale.claim import TooLate, claim
 from dockscale.core.app import App
 from dockscale.core.catalog import Image, Invalid, describe, judge
 from dockscale.core.explain import explain
+from dockscale.core.history import EVERY_S
 from dockscale.core.load import Load
 from dockscale.core.manifest import FILES, IMAGE, SOURCE, Tell, by_field, labels_of, manifest_of, split
 from dockscale.core.policy import Decision, usual_bounds
@@ -24,7 +25,7 @@ from dockscale.engine import Engine, EngineError, NotFound
 from dockscale.follow import MOST_LINES, Follow
 from dockscale.programs import DEFAULT_SERVICE, Programs
 from dockscale.registry import Registry
-from dockscale.watch import Watch, state_of
+from dockscale.watch import Views, Watch, state_of
 
 START_S = 60.0
 _NOTHING = Image("", "")
@@ -132,6 +133,26 @@ class Control:
         app = self._app(app_id)
         return [self._instance(instance, app) for instance in app.pool]
 
+    def history(self, app_id: str) -> dict[str, Any]:
+        """How busy an app was, and how many instances were ready, over the last hour: one number of each for each time.
+
+        Times are seconds since 1970, `EVERY_S` apart but for those at which nobody looked.
+
+        Raises:
+            UnknownApp: no valid app has this id.
+        """
+        now = self._clock()
+        points = [*self._app(app_id).history.points(now)]
+        return {
+            "app_id": app_id,
+            "every_s": EVERY_S,
+            "now": round(self._epoch + now, 1),
+            "at": [round(self._epoch + point.at, 1) for point in points],
+            "requests_per_minute": [point.requests for point in points],
+            "per_instance": [round(point.per_instance, 3) for point in points],
+            "ready": [point.ready for point in points],
+        }
+
     def report(self) -> dict[str, Any]:
         """What scaling has saved since dockscale started, by app and in all: instance-hours, and what waking cost."""
         apps = sorted(self._registry.apps.values(), key=lambda app: app.app_id)
@@ -140,18 +161,26 @@ class Control:
         return {"apps": rows, "total": {name: round(sum(row[name] for row in rows), 4) for name in hours}}
 
     async def logs(
-        self, app_id: str, name: str = "", *, kind: str = "", offset: int = 0, limit: int | None = None
+        self,
+        app_id: str,
+        name: str = "",
+        *,
+        kind: str = "",
+        tail: int = MOST_LINES,
+        offset: int = 0,
+        limit: int | None = None,
     ) -> dict[str, Any]:
         """What an app's instances wrote (kind `log`), all or one of them, and how it was scaled (kind `scaling`).
 
-        Each is in order, `MOST_LINES` of an instance at most. `offset` and `limit` cut out of it all.
+        Each is in order, of an instance the last `tail` lines, `MOST_LINES` at most.
+        `offset` and `limit` cut out of it all.
 
         Raises:
             UnknownApp: no valid app has this id.
             UnknownInstance: it has no such instance.
         """
         app = self._app(app_id)
-        items = [item for instance in self._members(app, name) for item in await self._lines(instance)]
+        items = [item for instance in self._members(app, name) for item in await self._lines(instance, tail)]
         for decision in app.journal:
             told = self._decision(decision, app)
             items.append({"type": "scaling", "at": told["at"], "content": told["explanation"]})
@@ -173,9 +202,13 @@ class Control:
         self._members(app, name)
         return Follow(self.watch(app_id), app, self._engine, name, kind, min(max(tail, 0), MOST_LINES))
 
-    async def _lines(self, instance: Instance) -> Rows:
+    async def _lines(self, instance: Instance, tail: int) -> Rows:
         try:
-            lines = await self._engine.logs(instance.container_id, MOST_LINES) if instance.container_id else ()
+            lines = (
+                await self._engine.logs(instance.container_id, min(max(tail, 1), MOST_LINES))
+                if instance.container_id
+                else ()
+            )
         except NotFound:
             lines = ()
         return [{"type": "log", "instance": instance.name, "content": line} for line in lines]
@@ -187,7 +220,8 @@ class Control:
             UnknownApp: no valid app has this id.
         """
         only = self._app(app_id) if app_id else None
-        return Watch(self._registry.apps, only, self._decision, self._clock)
+        views: Views = {"load": _load} if only is None else {"instances": self._census, "load": _load}
+        return Watch(self._registry.apps, only, self._decision, views, self._clock)
 
     # What changes.
 
@@ -498,14 +532,11 @@ class Control:
             "urls": [self._url(url) for url in self._registry.routes.urls(app.spec)],
             "instances_by_state": {str(state): counts[state] for state in State},
             "bounds": list(app.spec.bounds),
-            "load": {
-                "requests_per_minute": load.requests,
-                "per_instance": load.per_instance,
+            "load": _measured(load)
+            | {
                 "target": scaling.target_requests_per_instance,
                 "scale_up_above": scaling.up_line,
                 "scale_down_below": scaling.down_line,
-                "in_flight": load.in_flight,
-                "waiting": load.waiting,
                 "idle_s": round(load.idle_s, 1),
             },
             "failure": app.failure,
@@ -513,6 +544,13 @@ class Control:
             "gauge_failure": app.gauge_failure,
             "decision": self._decision(app.decision, app) if app.decision else None,
         }
+
+    def _census(self, app: App) -> dict[str, Any]:
+        """The instances without their ages, which `started_at` tells: those change all the time."""
+        instances = [self._instance(instance, app) for instance in app.pool]
+        for told in instances:
+            del told["age_s"]
+        return {"instances": instances}
 
     def _url(self, url: str) -> str:
         if url.startswith("/"):
@@ -590,6 +628,19 @@ def _usage(app: App) -> dict[str, Any]:
 def _address(instance: Instance) -> str:
     host, port = instance.address
     return f"{host}:{port}" if port else ""
+
+
+def _load(app: App) -> dict[str, Any]:
+    return _measured(app.load())
+
+
+def _measured(load: Load) -> dict[str, Any]:
+    return {
+        "requests_per_minute": load.requests,
+        "per_instance": load.per_instance,
+        "in_flight": load.in_flight,
+        "waiting": load.waiting,
+    }
 
 
 def _inputs(load: Load) -> dict[str, Any]:

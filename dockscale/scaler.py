@@ -77,12 +77,13 @@ class Scaler:
                 timer.cancel()
 
     def look(self, apps: Iterable[App], session: aiohttp.ClientSession) -> None:
-        """Look at each app once; those at rest need no more than that."""
+        """Look at each app once; those at rest need no more than to be remembered so."""
         for app in apps:
             app.scheduled = _scheduled(app)
             if not app.at_rest:
                 self._read_gauge(app, session)
                 self.tick(app)
+            app.remember()
 
     def _read_gauge(self, app: App, session: aiohttp.ClientSession) -> None:
         """Begin to ask the instances for the app's own metric; what they say is for a decision of its own."""

@@ -1,7 +1,6 @@
 """The composition root: builds everything, opens the listeners, shuts down in order. Only here Docker is chosen."""
 
 import asyncio
-import ipaddress
 import random
 import resource
 import signal
@@ -17,6 +16,7 @@ from aiohttp import web
 
 from dockscale import __version__, metrics
 from dockscale.admin import api
+from dockscale.admin.guards import is_loopback
 from dockscale.config import Settings
 from dockscale.control import Control
 from dockscale.core.host import Host
@@ -171,7 +171,9 @@ async def _build(
         return metrics.render(registry, entry.refused, entry.answered, len(main.clients))
 
     admin = web.AppRunner(
-        api.build(control, scrape, metrics.CONTENT_TYPE, _token(settings)), access_log=None, shutdown_timeout=1.0
+        api.build(control, scrape, metrics.CONTENT_TYPE, settings.admin_host, _token(settings)),
+        access_log=None,
+        shutdown_timeout=1.0,
     )
     await admin.setup()
     listeners.push_async_callback(admin.cleanup)
@@ -228,11 +230,7 @@ def _token(settings: Settings) -> str | None:
 
 
 def _check_admin(settings: Settings) -> None:
-    try:
-        local = ipaddress.ip_address(settings.admin_host).is_loopback
-    except ValueError:
-        local = settings.admin_host == "localhost"
-    if not local and not _token(settings):
+    if not is_loopback(settings.admin_host) and not _token(settings):
         raise CannotStart(
             f"DOCKSCALE_ADMIN_HOST={settings.admin_host} opens the admin port to others: "
             "set DOCKSCALE_ADMIN_TOKEN as well, or leave it on 127.0.0.1"

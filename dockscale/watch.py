@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import Any, Self
 
 from dockscale.core.app import App, Watcher
@@ -17,7 +18,9 @@ LOOK_S = 1.0
 """How long a change that comes without a decision may stay unseen."""
 
 News = tuple[str, dict[str, Any]]
-"""What happened (`decision`, `state`, `removed` or `missed`), and the facts."""
+"""What happened (`decision`, `state`, `removed`, `missed` or the name of a view), and the facts."""
+Views = Mapping[str, Callable[[App], dict[str, Any]]]
+"""What else changes of an app without a decision: each is told when it is another than it was."""
 
 
 class Watch:
@@ -31,6 +34,7 @@ class Watch:
         apps: Mapping[str, App],
         only: App | None,
         describe: Callable[[Decision, App], dict[str, Any]],
+        views: Views,
         clock: Clock,
     ) -> None:
         self.ended = False
@@ -38,13 +42,17 @@ class Watch:
         self._apps = apps
         self._only = only
         self._describe = describe
+        self._views = views
         self._clock = clock
         self._first: list[News] = []
         self._decided: deque[tuple[App, Decision]] = deque()
         self._missed = 0
         self._tells: dict[App, Watcher] = {}
-        self._conditions: dict[App, dict[str, Any]] = {}
+        self._seen: dict[App, dict[str, dict[str, Any]]] = {}
+        """What of each app was told last, by the name of the news."""
         self._looked_at = clock()
+        self._view_from = -inf
+        """Views are taken from then on. They change with each request, and cost more than states."""
         self._stirred = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -94,14 +102,20 @@ class Watch:
             yield "removed", {"app_id": app.app_id}
         if self.ended:
             return
+        now = self._clock()
+        views = {**(self._views if now >= self._view_from else {}), "state": _condition}
+        if len(views) > 1:
+            self._view_from = now + LOOK_S
         for app in self._apps.values() if self._only is None else (self._only,):
             if app not in self._tells:
                 yield from self._join(app)
-            condition = _condition(app)
-            if condition != self._conditions.get(app):
-                self._conditions[app] = condition
-                yield "state", {"app_id": app.app_id} | condition
-        self._looked_at = self._clock()
+            seen = self._seen.setdefault(app, {})
+            for name, view in views.items():
+                facts = view(app)
+                if facts != seen.get(name):
+                    seen[name] = facts
+                    yield name, {"app_id": app.app_id} | facts
+        self._looked_at = now
 
     def _join(self, app: App) -> Iterator[News]:
         """Watch an app from now on. The latest decision is news, and so are all since the last look, if it is new."""
@@ -114,7 +128,7 @@ class Watch:
 
     def _leave(self, app: App) -> None:
         app.watchers.discard(self._tells.pop(app))
-        self._conditions.pop(app, None)
+        self._seen.pop(app, None)
 
     def _decision(self, app: App, decision: Decision) -> News:
         return "decision", {"app_id": app.app_id} | self._describe(decision, app)

@@ -1,4 +1,4 @@
-"""The real engine and node for those tests that need them: made ready where that is possible."""
+"""The real engine, node and a browser for those tests that need them: made ready where that is possible."""
 
 import asyncio
 import os
@@ -42,6 +42,12 @@ LABELS: list[str] = []
 def node_ready() -> None:
     """Install node where it is missing, and the npm client of RPC."""
     make_ready("node", "node.sh")
+
+
+@pytest.fixture(scope="session")
+def browser_ready() -> None:
+    """Install Chromium where it is missing."""
+    make_ready("browser", "chromium.sh")
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,6 +22,8 @@ from tests.support.backend import backend
 from tests.support.world import BOUND_S, ENABLED, World, serving, until, world
 
 STREAMS = ("/api/events", "/api/apps/web/events")
+DASHBOARD = Path(api.__file__).parent / "dashboard"
+NAMES = re.compile(r'"(?:/dashboard/|\./)([\w.]+)"')
 PATHS = ("/", "/api/apps", "/api/apps/web", *STREAMS, "/metrics", "/nowhere")
 
 
@@ -238,6 +242,99 @@ async def test_pages_of_other_sites_change_nothing() -> None:
         assert (foreign, own) == (403, 200)
 
 
+async def test_browsers_get_the_dashboard_and_programs_get_json() -> None:
+    async with world() as it:
+        async with it.session.get(it.admin + "/", headers={"Accept": "text/html,*/*;q=0.8"}) as answer:
+            page, rules = await answer.text(), answer.headers
+        for accept in ("*/*", "application/json"):
+            async with it.session.get(it.admin + "/", headers={"Accept": accept}) as answer:
+                assert (answer.content_type, answer.headers["Vary"]) == ("application/json", "Accept")
+
+        assert "<title>dockscale</title>" in page
+        assert rules["Vary"] == "Accept"
+        assert rules["Content-Security-Policy"].startswith("default-src 'self';")
+        assert "unsafe" not in rules["Content-Security-Policy"]
+        assert (rules["X-Content-Type-Options"], rules["Referrer-Policy"]) == ("nosniff", "no-referrer")
+
+
+async def test_all_that_the_dashboard_names_is_there_small_and_not_sent_twice() -> None:
+    async with world() as it:
+        size = 0
+        for file in DASHBOARD.iterdir():
+            async with it.session.get(f"{it.admin}/dashboard/{file.name}") as answer:
+                assert answer.status == (404 if file.suffix == ".md" else 200)
+                size += len(await answer.read())
+                tag = answer.headers.get("ETag", "")
+            if tag:
+                async with it.session.get(
+                    f"{it.admin}/dashboard/{file.name}", headers={"If-None-Match": tag}
+                ) as answer:
+                    assert (answer.status, await answer.read()) == (304, b"")
+
+        named = {name for file in DASHBOARD.iterdir() for name in NAMES.findall(file.read_text())}
+        assert named >= {"main.js", "dashboard.css", "uplot.js", "app.js"}
+        assert all((DASHBOARD / name).is_file() for name in named)
+        assert size < 150_000
+
+
+def test_the_dashboard_makes_no_markup_of_data_and_asks_nobody_else() -> None:
+    own = {file.name: file.read_text() for file in DASHBOARD.iterdir() if file.name not in ("uplot.js", "LICENSE.md")}
+    forbidden = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|<script>|<style|style=|https?://(?!www\.w3\.org/2000/svg)\w"
+    )
+
+    assert {name: forbidden.findall(text) for name, text in own.items()} == {name: [] for name in own}
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:9528", "127.0.0.1", "127.1.2.3:80", "[::1]:9528", "a.localhost"]
+)
+async def test_it_answers_under_names_of_this_machine(host: str) -> None:
+    async with world() as it:
+        assert (await ask(it, "GET", "/api/apps", headers={"Host": host}))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9528", "192.0.2.1", "localhost.evil.example", "[", "[x]:1"]
+)
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/"), ("GET", "/api/apps"), ("GET", "/api/events"), ("POST", "/api/apps/web/start")]
+)
+async def test_a_site_whose_name_was_made_to_mean_this_machine_gets_nothing(host: str, method: str, path: str) -> None:
+    async with world() as it:
+        status, body = await ask(it, method, path, headers={"Host": host, "Origin": f"http://{host}"})
+
+        assert (status, body["error"]) == (421, "misdirected")
+        assert "DOCKSCALE_ADMIN_TOKEN" in body["message"]
+        assert it.states() == {}
+
+
+async def test_with_a_token_it_answers_under_any_name_and_the_page_is_public() -> None:
+    async with world(admin_token="secret") as it:
+        elsewhere = {"Host": "admin.example.org"}
+        browser = elsewhere | {"Accept": "text/html"}
+
+        async with it.session.get(it.admin + "/", headers=browser) as answer:
+            assert (answer.status, answer.content_type) == (200, "text/html")
+        for path in ("/dashboard/main.js", "/dashboard/dashboard.css"):
+            async with it.session.get(it.admin + path, headers=elsewhere) as answer:
+                assert (path, answer.status) == (path, 200)
+        assert (await ask(it, "GET", "/api/apps", headers=browser))[0] == 401
+        assert (await ask(it, "POST", "/", headers=browser))[0] == 401
+        assert (await ask(it, "GET", "/api/apps", headers=elsewhere | {"Authorization": "Bearer secret"}))[0] == 200
+
+
+async def test_the_last_lines_of_instances_can_be_asked_for() -> None:
+    async with world() as it:
+        _, instance = await ask(it, "POST", "/api/apps/web/start")
+        for box in it.engine._boxes.values():
+            box.log.extend(f"line {number}" for number in range(9))
+
+        _, logs = await ask(it, "GET", f"/api/apps/web/logs?type=log&tail=2&instance={instance['name']}")
+
+        assert [item["content"] for item in logs["items"]] == ["line 7", "line 8"]
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     "sent", ["", "secret", "Bearer ", "Bearer secre", "Bearer secret2", "Basic secret", "Bearer é"]
@@ -321,6 +418,31 @@ async def test_a_stream_without_news_says_that_it_is_there(monkeypatch: pytest.M
         await events.heard("decision", reason="wake")
 
 
+async def test_a_stream_tells_of_load_and_that_of_an_app_of_each_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LOOK_S", 0.01)
+    async with world() as it, stream(it) as all_apps, stream(it, "/api/apps/web/events") as one_app:
+        await all_apps.heard("load", app_id="web", requests_per_minute=0)
+        await one_app.heard("instances", instances=[])
+
+        await it.get()
+
+        told = await all_apps.heard("load", requests_per_minute=1, per_instance=1.0, in_flight=0, waiting=0)
+        while not (members := (await one_app.heard("instances"))["instances"]) or members[0]["state"] != "ready":
+            pass
+        assert told["app_id"] == "web"
+        assert members[0].keys() == it.dockscale.control.instances("web")[0].keys() - {"age_s"}
+
+
+async def test_the_last_hour_of_an_app_can_be_asked_for() -> None:
+    async with world() as it:
+        it.dockscale.scaler.look([it.app()], it.session)
+
+        status, told = await ask(it, "GET", "/api/apps/web/history")
+
+        assert (status, told["app_id"], len(told["at"]), told["ready"]) == (200, "web", 1, [0])
+        assert (await ask(it, "GET", "/api/apps/shop/history"))[0] == 404
+
+
 async def test_a_client_that_goes_leaves_no_watcher_behind() -> None:
     async with world() as it:
         async with stream(it) as events, stream(it, "/api/apps/web/events"):
@@ -385,5 +507,5 @@ async def slow_reader(it: World) -> tuple[asyncio.StreamReader, asyncio.StreamWr
     it_reads.setblocking(False)
     await asyncio.get_running_loop().sock_connect(it_reads, ("127.0.0.1", it.dockscale.admin_port))
     reader, writer = await asyncio.open_connection(sock=it_reads, limit=1024)
-    writer.write(b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     return reader, writer

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -157,9 +158,10 @@ async def test_who_watches_is_told_at_once_how_things_are() -> None:
         with it.dockscale.control.watch() as watch:
             news = await watch.news()
 
-        [(first, decision), (second, state)] = news
+        [(_, decision), (_, load), (_, state)] = news
         latest = it.dockscale.control.explain("web")["decision"]
-        assert (first, second) == ("decision", "state")
+        assert [event for event, _ in news] == ["decision", "load", "state"]
+        assert load == {"app_id": "web", "requests_per_minute": 1, "per_instance": 1.0, "in_flight": 0, "waiting": 0}
         assert decision | {"ago_s": 0} == {"app_id": "web"} | latest | {"ago_s": 0}
         assert state == {
             "app_id": "web",
@@ -618,6 +620,35 @@ async def test_an_app_that_is_installed_anew_while_it_leaves_serves_and_nobody_w
 
         assert (await asking)[0] == 200
         assert (await it.get(app_id="my-shop"))[0] == 200
+
+
+async def test_the_last_hour_is_told_as_it_was_looked_at() -> None:
+    async with world({"lazy": "false"}) as it:
+        await until(lambda: it.ready() == 1)
+        await it.get()
+        for _ in range(3):
+            it.dockscale.scaler.look([it.app()], it.session)
+            it.clock.advance(10)
+
+        told = it.dockscale.control.history("web")
+
+        assert (told["requests_per_minute"], told["per_instance"], told["ready"]) == (
+            [1, 1, 1],
+            [1.0, 1.0, 1.0],
+            [1, 1, 1],
+        )
+        assert [later - earlier for earlier, later in pairwise(told["at"])] == pytest.approx([10, 10], abs=1)
+        assert told["at"][-1] <= told["now"]
+        with pytest.raises(UnknownApp):
+            it.dockscale.control.history("shop")
+
+
+async def test_an_app_that_sleeps_has_an_hour_too() -> None:
+    async with world() as it:
+        it.dockscale.scaler.look([it.app()], it.session)
+
+        assert it.app().at_rest
+        assert it.dockscale.control.history("web")["ready"] == [0]
 
 
 async def test_what_scaling_saves_is_reported_in_instance_hours() -> None:

@@ -1,23 +1,31 @@
-"""The admin port: the JSON API, its streams, and /metrics. What is done is done by `Control`."""
+"""The admin port: the dashboard, the JSON API, its streams, and /metrics. What is done is done by `Control`."""
 
 import asyncio
-import hmac
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 
+from dockscale.admin.guards import guards
+from dockscale.admin.page import BELOW, Page, is_asked_for
 from dockscale.claim import TooLate
-from dockscale.control import START_S, AppExists, ByHand, Control, OutOfBounds, UnknownApp, UnknownInstance
+from dockscale.control import (
+    START_S,
+    AppExists,
+    ByHand,
+    Control,
+    OutOfBounds,
+    UnknownApp,
+    UnknownInstance,
+)
 from dockscale.core.pool import NoPlace
 from dockscale.core.spec import SpecError
 from dockscale.engine import EngineAway, EngineError
-from dockscale.follow import Follow
+from dockscale.follow import MOST_LINES, Follow
 from dockscale.programs import ProgramFailed
 from dockscale.watch import LOOK_S, News, Watch
 
@@ -43,11 +51,19 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
 _SEE = ("/api/apps", "/api/apps/{app_id}", "/api/events", "/api/apps/{app_id}/events", "/api/report", "/metrics")
 
 
-def build(control: Control, metrics: Callable[[], bytes], metrics_type: str, token: str | None) -> web.Application:
-    """Make the application of the admin port. With `token`, every request must bear it (RFC 6750 section 2.1)."""
+def build(
+    control: Control, metrics: Callable[[], bytes], metrics_type: str, host: str, token: str | None
+) -> web.Application:
+    """Make the application of the admin port, which listens on `host`. With `token`, requests must bear it."""
+    page = Page()
 
-    async def index(_: web.Request) -> web.Response:
-        return web.json_response({"dockscale": control.status(), "see": _SEE})
+    async def index(request: web.Request) -> web.Response:
+        if is_asked_for(request):
+            answer = page.answer(request)
+        else:
+            answer = web.json_response({"dockscale": control.status(), "see": _SEE})
+        answer.headers["Vary"] = "Accept"
+        return answer
 
     async def apps(_: web.Request) -> web.Response:
         return web.json_response(control.list())
@@ -55,17 +71,21 @@ def build(control: Control, metrics: Callable[[], bytes], metrics_type: str, tok
     async def app(request: web.Request) -> web.Response:
         return web.json_response(control.explain(request.match_info["app_id"]))
 
+    async def history(request: web.Request) -> web.Response:
+        return web.json_response(control.history(request.match_info["app_id"]))
+
     async def report(_: web.Request) -> web.Response:
         return web.json_response(control.report())
 
     async def scrape(_: web.Request) -> web.Response:
         return web.Response(body=metrics(), headers={"Content-Type": metrics_type})
 
-    guards = [_asks_for(token)] if token else []
-    admin = web.Application(middlewares=[*guards, _from_here, _in_words], client_max_size=MOST_MANIFEST_BYTES)
+    admin = web.Application(middlewares=[*guards(host, token), _in_words], client_max_size=MOST_MANIFEST_BYTES)
     admin.router.add_get("/", index)
+    admin.router.add_get(BELOW + "{name}", page.file)
     admin.router.add_get("/api/apps", apps)
     admin.router.add_get("/api/apps/{app_id}", app)
+    admin.router.add_get("/api/apps/{app_id}/history", history)
     admin.router.add_get("/api/report", report)
     admin.router.add_get("/metrics", scrape)
     streams = _Streams(control)
@@ -148,7 +168,7 @@ class _Verbs:
         return web.json_response(self._control.restart(request.match_info["app_id"]))
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
-        """Answer with those of `?instance=`, or all; `type`, `offset` and `limit` choose among them.
+        """Answer with those of `?instance=`, or all; `type`, `tail`, `offset` and `limit` choose among them.
 
         Who asks for a stream gets the last `tail` lines of each instance and goes on with what they write.
         """
@@ -164,6 +184,7 @@ class _Verbs:
                 request.match_info["app_id"],
                 query.get("instance", ""),
                 kind=query.get("type", ""),
+                tail=int(query.get("tail", MOST_LINES)),
                 offset=int(query.get("offset", 0)),
                 limit=limit,
             )
@@ -295,24 +316,3 @@ def _refusal(error: Exception) -> tuple[int, dict[str, Any]]:
     status, word = next(told for kind, told in STATUS.items() if isinstance(error, kind))
     body: dict[str, Any] = {"error": word, "message": str(error)}
     return status, body | ({"problems": error.problems} if isinstance(error, SpecError) else {})
-
-
-@web.middleware
-async def _from_here(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let no other site's page change anything: a browser would send what it asks to loopback, too."""
-    origin = request.headers.get("Origin")
-    if request.method not in ("GET", "HEAD") and origin is not None and urlsplit(origin).netloc != request.host:
-        return web.json_response({"error": "forbidden", "message": f"{origin} may change nothing here"}, status=403)
-    return await handler(request)
-
-
-def _asks_for(token: str) -> Middleware:
-    @web.middleware
-    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        sent = request.headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(sent, f"Bearer {token}".encode()):
-            body = {"error": "unauthorized", "message": "send Authorization: Bearer <DOCKSCALE_ADMIN_TOKEN>"}
-            return web.json_response(body, status=401, headers={"WWW-Authenticate": "Bearer"})
-        return await handler(request)
-
-    return check

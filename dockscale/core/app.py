@@ -8,6 +8,7 @@ from math import ceil, inf
 
 from dockscale.core.balance import Chance
 from dockscale.core.catalog import Template
+from dockscale.core.history import History
 from dockscale.core.load import BURST_S, CROWD_S, UNBOUNDED, WINDOW_S, Load, Window
 from dockscale.core.policy import (
     BURST_FACTOR,
@@ -98,6 +99,7 @@ class App:
         self.pool = Pool(clock, chance)
         self.stats = Stats()
         self.journal: deque[Decision] = deque(maxlen=JOURNAL)
+        self.history = History()
         self.watchers: set[Watcher] = set()
         self.retired = False
         """Its template is gone or refused: no more places, no more starts."""
@@ -341,6 +343,10 @@ class App:
     def _keep(self, instances: int) -> None:
         self._floor = instances
         self._floor_until = self._clock() + self.spec.autoscaling.scale_down_cooldown
+
+    def remember(self) -> None:
+        """Note how busy it is, for those who look at the last hour."""
+        self.history.add(self._clock(), self.load())
 
     def sleep(self) -> None:
         """Note that it is to sleep until somebody asks for it."""
