@@ -58,7 +58,9 @@ class Follow:
         while len(told) < MOST_UNREAD and not self._unread.empty():
             told.append(self._unread.get_nowait())
         gone = bool(self._name) and self._name not in self._app.pool.instances
-        self.ended = self.ended or ((gone or self._watch.ended) and not told)
+        if (gone or self._watch.ended) and not (told or self.ended):
+            self.ended = True
+            told.append(("removed", {"app_id": self._app.app_id, "instance": self._name}))
         return told
 
     def end(self) -> None:
