@@ -22,12 +22,11 @@ from dockscale.core.pool import Clock, Instance, State
 from dockscale.core.program import Program, digest, outline, read
 from dockscale.core.spec import APP_ID, ENABLE, INSTALLED, PREFIX, SOURCE_HASH, AppSpec, SpecError, slug
 from dockscale.engine import Engine, EngineError, NotFound
+from dockscale.follow import MOST_LINES, Follow
 from dockscale.programs import DEFAULT_SERVICE, Programs
 from dockscale.registry import Registry
 from dockscale.watch import Views, Watch, state_of
 
-MOST_LINES = 10_000
-"""Lines of one container's log that are read."""
 START_S = 60.0
 _NOTHING = Image("", "")
 """What a program's image is judged on before there is one."""
@@ -189,6 +188,19 @@ class Control:
             items = [item for item in items if item["type"] == kind]
         end = len(items) if limit is None else offset + limit
         return {"items": items[offset:end], "total": len(items), "offset": offset, "limit": limit}
+
+    def follow(self, app_id: str, name: str = "", *, kind: str = "", tail: int = 0) -> Follow:
+        """Follow what an app's instances write (kind `log`) and how it is scaled (kind `scaling`).
+
+        `tail` lines before that are told of each instance, or of the one that is named.
+
+        Raises:
+            UnknownApp: no valid app has this id.
+            UnknownInstance: it has no such instance.
+        """
+        app = self._app(app_id)
+        self._members(app, name)
+        return Follow(self.watch(app_id), app, self._engine, name, kind, min(max(tail, 0), MOST_LINES))
 
     async def _lines(self, instance: Instance, tail: int) -> Rows:
         try:

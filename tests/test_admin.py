@@ -53,8 +53,9 @@ class Stream:
 
 
 @asynccontextmanager
-async def stream(it: World, path: str = "/api/events") -> AsyncIterator[Stream]:
-    async with it.session.get(it.admin + path) as answer:
+async def stream(it: World, path: str = "/api/events", *, method: str = "GET", **more: Any) -> AsyncIterator[Stream]:
+    headers = {"Accept": "text/event-stream"}
+    async with it.session.request(method, it.admin + path, headers=headers, **more) as answer:
         assert (answer.status, answer.content_type) == (200, "text/event-stream")
         yield Stream(answer)
 
@@ -179,6 +180,53 @@ async def test_an_app_is_woken_scaled_drained_restarted_and_put_to_sleep() -> No
         assert after["instances_by_state"]["draining"] == 1
         assert renewed["state"] == "ready"
         assert {each["state"] for each in instances} == {"draining"}
+
+
+async def test_the_steps_of_an_install_are_told_as_they_happen_to_who_asks_for_a_stream() -> None:
+    async with world() as it:
+        it.engine.add_image("plain", Program(backend))
+        manifest = {"name": "My Shop", "image": "plain"}
+        async with stream(it, "/api/apps", method="POST", json=manifest) as events:
+            step = await events.heard("step", type="info")
+            installed = await events.heard("installed")
+            over = await events.block()
+        async with stream(it, "/api/apps", method="POST", json=manifest) as events:
+            failed = await events.heard("failed")
+
+        assert "making the image" in step["text"]
+        assert (installed["id"], over) == ("my-shop", [])
+        assert (failed["error"], "already exists" in failed["message"]) == ("app_exists", True)
+
+
+async def test_an_install_goes_on_without_its_reader() -> None:
+    gate = asyncio.Event()
+    async with world() as it:
+        it.engine.add_image("plain", Program(backend))
+        find = it.engine.find_image
+
+        async def slow(name: str) -> Any:
+            await gate.wait()
+            return await find(name)
+
+        it.engine.find_image = slow
+        async with stream(it, "/api/apps", method="POST", json={"name": "shop", "image": "plain"}):
+            pass
+        gate.set()
+
+        await until(lambda: "shop" in it.dockscale.registry.apps)
+
+
+async def test_logs_are_followed_by_who_asks_for_a_stream() -> None:
+    async with world() as it:
+        _, body = await it.get()
+        container = it.app().pool.instances[body["instance"]].container_id
+        it.engine.write(container, "before")
+        async with stream(it, "/api/apps/web/logs?type=log&tail=1") as lines:
+            before = await lines.heard("line", type="log")
+            it.engine.write(container, "after")
+            after = await lines.heard("line", content="after")
+
+        assert (before["content"], before["instance"], after["instance"]) == ("before", *[body["instance"]] * 2)
 
 
 async def test_no_start_in_time_is_told_so() -> None:

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from dockscale import cli
+from dockscale.cli.client import server
 from dockscale.config import Settings
 
 
@@ -95,7 +96,7 @@ def test_a_secret_that_is_too_short_is_refused_and_not_shown(
 ) -> None:
     monkeypatch.setenv("DOCKSCALE_TOKEN_SECRET", secret)
 
-    code = cli.main(["ps"])
+    code = cli.main(["token"])
 
     told = capsys.readouterr().err
     assert code == 2
@@ -128,8 +129,8 @@ def test_the_bytes_of_a_secret_count_not_its_letters(monkeypatch: pytest.MonkeyP
         ("TRUSTED_PROXIES", "home"),
     ],
 )
-@pytest.mark.parametrize("verb", ["serve", "ps"])
-def test_a_bad_value_ends_every_verb_with_its_name_and_value(
+@pytest.mark.parametrize("verb", ["serve", "token"])
+def test_a_bad_value_ends_who_needs_it_with_its_name_and_value(
     name: str, value: str, verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(f"DOCKSCALE_{name}", value)
@@ -141,6 +142,43 @@ def test_a_bad_value_ends_every_verb_with_its_name_and_value(
     assert told.startswith(f"dockscale: DOCKSCALE_{name} = ")
     assert value in told
     assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("port", ["", "http", "70000", "-1"])
+def test_a_bad_admin_port_ends_whoever_asks_there(
+    port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKSCALE_ADMIN_PORT", port)
+
+    code = cli.main(["ps"])
+
+    told = capsys.readouterr().err
+    assert code == 2
+    assert told.startswith(f"dockscale: DOCKSCALE_ADMIN_PORT = {port!r}: ")
+
+
+@pytest.mark.parametrize(
+    ("environment", "lines"),
+    [
+        ({}, []),
+        ({"DOCKSCALE_ADMIN_PORT": "1234", "DOCKSCALE_ADMIN_HOST": "::1"}, []),
+        ({"dockscale_admin_port": "1234"}, []),
+        ({}, ["DOCKSCALE_ADMIN_PORT=1234", "DOCKSCALE_ADMIN_TOKEN='of the file'"]),
+        ({"DOCKSCALE_ADMIN_PORT": "4321"}, ["dockscale_admin_port=1234", "DOCKSCALE_ADMIN_TOKEN="]),
+    ],
+    ids=["nothing set", "set", "in small letters", "in a file", "both"],
+)
+def test_verbs_ask_where_the_settings_say(
+    environment: dict[str, str], lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("\n".join(lines))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    settings, found = Settings(), server()
+
+    token = settings.admin_token.get_secret_value() if settings.admin_token else ""
+    assert found == (settings.admin_host, settings.admin_port, token)
 
 
 def test_a_bad_flag_ends_serve_as_a_bad_variable_does(capsys: pytest.CaptureFixture[str]) -> None:

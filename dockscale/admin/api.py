@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -13,7 +14,6 @@ from dockscale.admin.guards import guards
 from dockscale.admin.page import BELOW, Page, is_asked_for
 from dockscale.claim import TooLate
 from dockscale.control import (
-    MOST_LINES,
     START_S,
     AppExists,
     ByHand,
@@ -25,8 +25,9 @@ from dockscale.control import (
 from dockscale.core.pool import NoPlace
 from dockscale.core.spec import SpecError
 from dockscale.engine import EngineAway, EngineError
+from dockscale.follow import MOST_LINES, Follow
 from dockscale.programs import ProgramFailed
-from dockscale.watch import News, Watch
+from dockscale.watch import LOOK_S, News, Watch
 
 KEEP_ALIVE_S = 15.0
 """After so many seconds without news a stream says that it is still there."""
@@ -87,7 +88,8 @@ def build(
     admin.router.add_get("/api/apps/{app_id}/history", history)
     admin.router.add_get("/api/report", report)
     admin.router.add_get("/metrics", scrape)
-    verbs = _Verbs(control)
+    streams = _Streams(control)
+    verbs = _Verbs(control, streams)
     admin.router.add_post("/api/apps", verbs.install)
     admin.router.add_delete("/api/apps/{app_id}", verbs.uninstall)
     admin.router.add_post("/api/apps/{app_id}/start", verbs.start)
@@ -98,7 +100,6 @@ def build(
     admin.router.add_post("/api/apps/{app_id}/scale", verbs.scale)
     admin.router.add_post("/api/apps/{app_id}/restart", verbs.restart)
     admin.router.add_get("/api/apps/{app_id}/logs", verbs.logs)
-    streams = _Streams(control)
     for path in ("/api/events", "/api/apps/{app_id}/events"):
         admin.router.add_get(path, streams.serve, allow_head=False)
     admin.on_shutdown.append(streams.end)
@@ -108,16 +109,25 @@ def build(
 class _Verbs:
     """What changes apps, and their logs."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, streams: "_Streams") -> None:
         self._control = control
+        self._streams = streams
 
-    async def install(self, request: web.Request) -> web.Response:
-        """Install an app by the manifest that is the body; `?overwrite=true` replaces one."""
+    async def install(self, request: web.Request) -> web.StreamResponse:
+        """Install an app by the manifest that is the body; `?overwrite=true` replaces one.
+
+        Who asks for a stream hears each step of it (`step`), and then `installed` with the manifest, or `failed`.
+        """
         manifest: Any = await request.json()
         if not isinstance(manifest, dict):
             raise ValueError("the body must be a manifest: a JSON object with at least name and source or image")
         overwrite = request.query.get("overwrite", "").lower() == "true"
-        return web.json_response(await self._control.install(manifest, overwrite=overwrite), status=201)
+        if not _wants_stream(request):
+            return web.json_response(await self._control.install(manifest, overwrite=overwrite), status=201)
+        installing = _Installing(partial(self._control.install, manifest, overwrite=overwrite))
+        answer = await self._streams.tell(installing, request)
+        await installing.done()
+        return answer
 
     async def uninstall(self, request: web.Request) -> web.Response:
         """Answer when nothing is left of it."""
@@ -157,9 +167,17 @@ class _Verbs:
         """Answer at once; the events of the app tell how it goes."""
         return web.json_response(self._control.restart(request.match_info["app_id"]))
 
-    async def logs(self, request: web.Request) -> web.Response:
-        """Answer with those of `?instance=`, or all; `type`, `tail`, `offset` and `limit` choose among them."""
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        """Answer with those of `?instance=`, or all; `type`, `tail`, `offset` and `limit` choose among them.
+
+        Who asks for a stream gets the last `tail` lines of each instance and goes on with what they write.
+        """
         query = request.query
+        if _wants_stream(request):
+            app_id, name = request.match_info["app_id"], query.get("instance", "")
+            tail = int(query.get("tail", 0))
+            lines = self._control.follow(app_id, name, kind=query.get("type", ""), tail=tail)
+            return await self._streams.tell(lines, request)
         limit = int(query["limit"]) if "limit" in query else None
         return web.json_response(
             await self._control.logs(
@@ -173,16 +191,78 @@ class _Verbs:
         )
 
 
+class _Installing:
+    """The steps of an install as one reader hears them. One that was begun goes on without a reader."""
+
+    def __init__(self, install: Callable[..., Awaitable[dict[str, Any]]]) -> None:
+        self.ended = False
+        self._install = install
+        self._steps: list[News] = []
+        self._stirred = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="install")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    async def news(self) -> list[News]:
+        """Wait for steps, `LOOK_S` at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await self._stirred.wait()
+        self._stirred.clear()
+        told, self._steps = self._steps, []
+        self.ended = self.ended or any(name != "step" for name, _ in told)
+        return told
+
+    def end(self) -> None:
+        """Let the reader go."""
+        self.ended = True
+        self._stirred.set()
+
+    async def done(self) -> None:
+        """Wait until it is done, one way or the other."""
+        if self._task is not None:
+            await self._task
+
+    async def _run(self) -> None:
+        try:
+            self._add("installed", await self._install(tell=self._tell))
+        except tuple(STATUS) as error:
+            self._add("failed", _refusal(error)[1])
+
+    def _tell(self, kind: str, text: str) -> None:
+        self._add("step", {"type": kind, "text": text})
+
+    def _add(self, name: str, facts: dict[str, Any]) -> None:
+        self._steps.append((name, facts))
+        self._stirred.set()
+
+
+_Source = Watch | Follow | _Installing
+"""What a stream tells of."""
+
+
+def _wants_stream(request: web.Request) -> bool:
+    return "text/event-stream" in request.headers.get("Accept", "")
+
+
 class _Streams:
     """News as server-sent events (the HTML standard, section 9.2), to any number of readers at their own pace."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
-        self._open: dict[Watch, web.Request] = {}
+        self._open: dict[_Source, web.Request] = {}
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Stream until the client goes, its app is removed, or dockscale ends."""
-        watch = self._control.watch(request.match_info.get("app_id", ""))
+        return await self.tell(self._control.watch(request.match_info.get("app_id", "")), request)
+
+    async def tell(self, watch: _Source, request: web.Request) -> web.StreamResponse:
+        """Stream until the client goes, there is no more to tell, or dockscale ends."""
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         self._open[watch] = request
         try:
@@ -201,7 +281,7 @@ class _Streams:
                 request.transport.abort()
 
 
-async def _stream(watch: Watch, request: web.Request, answer: web.StreamResponse) -> None:
+async def _stream(watch: _Source, request: web.Request, answer: web.StreamResponse) -> None:
     loop = asyncio.get_running_loop()
     said_at = loop.time()
     while request.transport is not None and not watch.ended:
@@ -224,11 +304,15 @@ async def _in_words(request: web.Request, handler: Handler) -> web.StreamRespons
     try:
         return await handler(request)
     except tuple(STATUS) as error:
-        status, word = next(told for kind, told in STATUS.items() if isinstance(error, kind))
-        body: dict[str, Any] = {"error": word, "message": str(error)}
-        if isinstance(error, SpecError):
-            body["problems"] = error.problems
+        status, body = _refusal(error)
         return web.json_response(body, status=status)
     except web.HTTPRequestEntityTooLarge:
         most = f"the manifest is larger than {MOST_MANIFEST_BYTES // 2**20} MiB"
         return web.json_response({"error": "too_large", "message": most}, status=413)
+
+
+def _refusal(error: Exception) -> tuple[int, dict[str, Any]]:
+    """What is answered for an error: the status and the body."""
+    status, word = next(told for kind, told in STATUS.items() if isinstance(error, kind))
+    body: dict[str, Any] = {"error": word, "message": str(error)}
+    return status, body | ({"problems": error.problems} if isinstance(error, SpecError) else {})

@@ -1,6 +1,6 @@
-"""A container engine as dockscale sees it: nineteen verbs and the ways they fail."""
+"""A container engine as dockscale sees it: twenty verbs and the ways they fail."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -63,6 +63,9 @@ class Engine(Protocol):
 
     async def logs(self, container_id: str, tail: int) -> tuple[str, ...]:
         """Return the last `tail` lines that a container wrote."""
+
+    def follow(self, container_id: str, tail: int) -> AsyncGenerator[str, None]:
+        """Tell the last `tail` lines that a container wrote, and then each as it is written, until it ends."""
 
     async def find_image(self, name: str) -> Image:
         """Look at an image, labelled or not.

@@ -7,7 +7,7 @@ import re
 import tarfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +23,8 @@ from dockscale.engine import EngineAway, EngineError, Event, NotFound
 DEFAULT_URL = "unix:///var/run/docker.sock"
 _COMPOSE = "com.docker.compose."
 _CALL_TIMEOUT_S = 60.0
+_LONGEST_LINE = 2**16
+"""Characters of a line that is followed; the rest of a longer one is told as another."""
 _LAST_LINES = 12
 """What is told of the output of a build that failed."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -204,6 +206,20 @@ class DockerEngine:
             container = self._docker.containers.container(container_id)
             lines = await container.log(stdout=True, stderr=True, tail=tail)
         return tuple("".join(lines).splitlines())
+
+    async def follow(self, container_id: str, tail: int) -> AsyncGenerator[str, None]:
+        with _translated():
+            container = self._docker.containers.container(container_id)
+            begun = ""
+            async for piece in container.log(stdout=True, stderr=True, follow=True, tail=tail):
+                *lines, begun = (begun + piece).split("\n")
+                for line in lines:
+                    yield line.removesuffix("\r")
+                while len(begun) > _LONGEST_LINE:
+                    yield begun[:_LONGEST_LINE]
+                    begun = begun[_LONGEST_LINE:]
+            if begun:
+                yield begun
 
     async def find_image(self, name: str) -> Image:
         with _translated():

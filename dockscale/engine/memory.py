@@ -6,7 +6,7 @@ Each container gets a loopback address of its own, so that all of them can liste
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -242,6 +242,19 @@ class MemoryEngine:
     async def logs(self, container_id: str, tail: int) -> tuple[str, ...]:
         self._answer()
         return tuple(self._box(container_id).log[-tail:])
+
+    async def follow(self, container_id: str, tail: int) -> AsyncGenerator[str, None]:
+        self._answer()
+        box = self._box(container_id)
+        told = max(0, len(box.log) - tail)
+        while True:
+            runs = box.container.runs and container_id in self._boxes
+            for line in box.log[told:]:
+                told += 1
+                yield line
+            if not runs:
+                return
+            await asyncio.sleep(0.005)
 
     async def find_image(self, name: str) -> Image:
         self._answer()

@@ -417,6 +417,8 @@ async def test_a_program_that_ends_leaves_its_last_lines(hands: Hands) -> None:
         await asyncio.sleep(0.02)
     assert (await hands.engine.inspect(made)).state == "exited"
     assert (await hands.engine.logs(made, 5))[-1] == "probe: leaving with code 3"
+    followed = [line async for line in hands.engine.follow(made, 1)]
+    assert followed == ["probe: leaving with code 3"]
 
 
 async def test_what_is_not_there_is_not_found(hands: Hands) -> None:
@@ -426,6 +428,8 @@ async def test_what_is_not_there_is_not_found(hands: Hands) -> None:
             await verb
     with pytest.raises(NotFound):
         await hands.engine.logs(nobody, 5)
+    with pytest.raises(NotFound):
+        [line async for line in hands.engine.follow(nobody, 5)]
 
 
 async def test_whoever_is_told_of_a_pause_finds_it_in_the_listing(hands: Hands) -> None:

@@ -1,0 +1,120 @@
+"""The command line: the list of its verbs, and what becomes of errors. Each verb is imported only when it is used."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import click
+from click.shell_completion import CompletionItem
+
+from dockscale.cli.show import note
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class Verb(NamedTuple):
+    module: str
+    """Of this package: what has a function of the verb's name."""
+    help: str
+
+
+VERBS = {
+    "serve": Verb("serve", "run the proxy and the scaler (`serve --help`: every setting)"),
+    "ps": Verb("look", "list apps with their instances and load"),
+    "apps": Verb("look", "list apps with what they are made of and where they answer"),
+    "top": Verb("top", "show load, instances and decisions as they change, until q"),
+    "explain": Verb("look", "say why an app has the instances it has"),
+    "logs": Verb("logs", "print what an app's instances wrote, and follow it"),
+    "report": Verb("look", "say what scaling has saved since dockscale started"),
+    "wake": Verb("act", "start an app and wait until it is ready"),
+    "sleep": Verb("act", "let an app's instances finish what they have and go"),
+    "scale": Verb("act", "have so many instances until load decides otherwise"),
+    "drain": Verb("act", "let one instance finish what it has and go"),
+    "restart": Verb("act", "replace an app's instances without losing a request"),
+    "install": Verb("install", "make an app of a program's source, or of an image"),
+    "uninstall": Verb("install", "remove an installed app, once its instances have finished"),
+    "runtimes": Verb("serve", "make the images that programs run on, unless they are there"),
+    "labels": Verb("host", "list every label with its default"),
+    "settings": Verb("host", "list every setting of the process"),
+    "token": Verb("host", "print a token for a client, signed with the secret of this host"),
+    "doctor": Verb("host", "check engine, ports and labels, and say what to do"),
+}
+
+
+class Failed(Exception):
+    """A verb did not do what was asked. The message is one for whoever asked, and says what to do."""
+
+    code = FAILED
+
+
+class Misused(Failed):
+    """What was asked cannot be."""
+
+    code = USAGE
+
+
+class _Verbs(click.Group):
+    """Knows its commands by name, and imports one when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*VERBS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = getattr(import_module(f"dockscale.cli.{VERBS[cmd_name].module}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        named = [CompletionItem(name, help=VERBS[name].help) for name in VERBS if name.startswith(incomplete)]
+        return named or super().shell_complete(ctx, incomplete)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run one verb and return the exit code, also if it failed: click would tell it in other words."""
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+        except Failed as error:
+            return _complain(str(error), error.code)
+        except KeyboardInterrupt:
+            return _complain("interrupted; what the server was asked to do goes on", INTERRUPTED)
+        except BrokenPipeError:
+            # Whoever read has seen enough. Python flushes once more at its end, which must not fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return OK
+        return code
+
+
+def _complain(message: str, code: int) -> int:
+    note(message)
+    return code
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from dockscale import __version__  # noqa: PLC0415  # finding out takes a while
+
+        click.echo(f"dockscale {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="print the version")
+def verbs() -> None:
+    """Autoscaler and load balancer for labelled containers."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0 fine, 1 not, 2 wrong usage, 130 Ctrl-C."""
+    try:
+        code = verbs.main(args=argv, prog_name="dockscale", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    return code if isinstance(code, int) else OK

@@ -1,0 +1,74 @@
+"""`logs`: what an app's instances wrote, and what they write."""
+
+import zlib
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+from urllib.parse import urlencode
+
+import click
+
+from dockscale.cli import OK
+from dockscale.cli.client import app_path, ask, lasting
+from dockscale.cli.names import app_argument, instance_option
+from dockscale.cli.show import NOTES, as_json, has_colours, json_option, note, safe
+
+_COLOURS = ("cyan", "magenta", "blue", "green", "yellow", "bright_cyan", "bright_magenta", "bright_blue")
+
+
+@click.command
+@app_argument
+@click.option("-f", "--follow", is_flag=True, help="go on with what they write, until Ctrl-C")
+@instance_option
+@click.option(
+    "--type", "kind", type=click.Choice(["log", "scaling"]), help="only what instances wrote, or how it scaled"
+)
+@click.option("-n", "--tail", type=click.IntRange(0), metavar="N", help="the last N lines of each (with -f: 10)")
+@json_option
+def logs(app: str, follow: bool, instance: str, kind: str | None, tail: int | None, json_: bool) -> int:
+    """Print what an app's instances wrote and how it was scaled, each line with the name of who wrote it."""
+    if follow:
+        again = _path(app, instance=instance, type=kind)
+        path = _path(app, instance=instance, type=kind, tail=10 if tail is None else tail)
+        return _follow(path, again, _tell_as_json if json_ else _tell)
+    told: dict[str, Any] = ask(_path(app, instance=instance, type=kind, tail=tail))
+    if json_:
+        as_json(told)
+    else:
+        for item in told["items"]:
+            _tell(item)
+    return OK
+
+
+def _path(app: str, **query: object) -> str:
+    return (
+        f"{app_path(app)}/logs?{urlencode({name: value for name, value in query.items() if value not in ('', None)})}"
+    )
+
+
+def _follow(path: str, again: str, tell: Callable[[dict[str, Any]], None]) -> int:
+    """Tell each line, until the app or the instance is gone or Ctrl-C is pressed."""
+    with closing(lasting(path, again)) as events:
+        try:
+            for event, told in events:
+                if event == "line":
+                    tell(told)
+                elif event == "removed":
+                    note(f"{told['instance'] or told['app_id']} is gone")
+                    break
+                elif event in NOTES:
+                    note(NOTES[event].format(told=told))
+        except KeyboardInterrupt:
+            pass
+    return OK
+
+
+def _tell(item: dict[str, Any]) -> None:
+    name = safe(item.get("instance") or item["type"])
+    styled = click.style(name, _COLOURS[zlib.crc32(name.encode()) % len(_COLOURS)]) if has_colours() else name
+    line = safe(item["content"], "\t")
+    print(f"{styled}  {line}", flush=True)
+
+
+def _tell_as_json(item: dict[str, Any]) -> None:
+    as_json(item, indent=None)
