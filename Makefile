@@ -23,7 +23,7 @@ logs: ## follow dockscale's log
 	@scripts/compose.sh logs -f dockscale
 
 images: dev # what the tests start besides dockscale
-	@scripts/engine.sh && scripts/test-images.sh && scripts/node.sh && scripts/chromium.sh
+	@scripts/engine.sh && scripts/test-images.sh && scripts/node.sh && scripts/chromium.sh && scripts/prometheus.sh
 test: images ## all tests, those of the compiled path twice (starts an engine if none answers)
 	@$(PY) -m pytest && scripts/test-compiled.sh
 test-fast: dev ## the tests that need no engine

@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     admin_host: str = "127.0.0.1"
     """Address of the admin port. Anything but a loopback address needs `DOCKSCALE_ADMIN_TOKEN`."""
     admin_port: int = Field(9528, ge=0, le=65535)
-    """Admin port: /metrics and /api."""
+    """Admin port: the dashboard, /metrics and /api."""
     admin_token: SecretStr | None = None
     """Bearer token that the admin port asks for."""
     auth: Auth = "none"

@@ -167,11 +167,17 @@ async def _build(
     control = Control(registry, engine, scaler, programs, clock, main_port, settings.only)
     rpc.connect_to(control)
 
-    def scrape() -> bytes:
+    def scrape() -> AsyncIterator[bytes]:
         return metrics.render(registry, entry.refused, entry.answered, len(main.clients))
 
     admin = web.AppRunner(
-        api.build(control, scrape, metrics.CONTENT_TYPE, settings.admin_host, _token(settings)),
+        api.build(
+            control,
+            scrape,  # type: ignore[arg-type]  # aiohttp sends a body in pieces as it sends bytes
+            metrics.CONTENT_TYPE,
+            settings.admin_host,
+            _token(settings),
+        ),
         access_log=None,
         shutdown_timeout=1.0,
     )

@@ -85,6 +85,7 @@ cat <<'TEXT'
 
   The demo app     http://hello.localhost:9527/   or   http://localhost:9527/public/apps/hello/
   Only a source    http://greeter.localhost:9527/   (images/greeter/greeter.js, installed)
+  Dashboard        http://localhost:9528/
   Metrics          http://localhost:9528/metrics
 
 Try this (the first answer starts the app, the others find it awake):

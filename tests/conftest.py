@@ -1,4 +1,4 @@
-"""The real engine, node and a browser for those tests that need them: made ready where that is possible."""
+"""The real engine, node, a browser and prometheus for those tests that need them: made ready where that is possible."""
 
 import asyncio
 import os
@@ -48,6 +48,12 @@ def node_ready() -> None:
 def browser_ready() -> None:
     """Install Chromium where it is missing."""
     make_ready("browser", "chromium.sh")
+
+
+@pytest.fixture(scope="session")
+def prometheus_ready() -> None:
+    """Get prometheus and promtool where they are missing."""
+    make_ready("prometheus", "prometheus.sh")
 
 
 @pytest.fixture(scope="session")

@@ -75,8 +75,8 @@ ONLY_IN = {
     "docker": {"doctor"},
     "jwt": {"hub.tokens"},
     "msgpack": {"hub.wire"},
-    "websockets": {"hub.socket"},
-    "prometheus_client": {"metrics", "scrape"},
+    "websockets": {"hub.frames", "hub.socket"},
+    "prometheus_client": {"scrape"},
     "yaml": {"core.program"},
 }
 NOT_IN_CORE = {"asyncio", "time", "random", "aiohttp", "structlog"}

@@ -636,7 +636,7 @@ async def test_what_the_hub_answers_is_counted_by_status() -> None:
             shown = await metrics.text()
 
         assert it.dockscale.entry.answered == {201: 1}
-        assert 'dockscale_hub_answers_total{code="201"} 1.0' in shown
+        assert 'dockscale_hub_answers_total{code="201"} 1' in shown
 
 
 async def test_lines_of_its_own_are_in_every_answer() -> None:

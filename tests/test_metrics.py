@@ -7,8 +7,9 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from dockscale.core.load import BURST_S
 from dockscale.engine.memory import Program
-from dockscale.metrics import render
+from dockscale.metrics import APPS_AT_ONCE, CONTENT_TYPE, FAMILIES, render
 from tests.support.backend import backend
 from tests.support.world import ENABLED, World, eject, prefixed, until, world
 
@@ -18,7 +19,8 @@ NAMES = {
     "dockscale_requests_total", "dockscale_decisions_total", "dockscale_scale_events_total",
     "dockscale_start_failures_total", "dockscale_instance_deaths_total", "dockscale_instances_ejected_total",
     "dockscale_rpc_calls_total",
-    "dockscale_instances", "dockscale_in_flight", "dockscale_waiting", "dockscale_load", "dockscale_load_target",
+    "dockscale_instances", "dockscale_instances_max", "dockscale_instances_wanted", "dockscale_instances_stale",
+    "dockscale_in_flight", "dockscale_waiting", "dockscale_load", "dockscale_load_target", "dockscale_load_threshold",
     "dockscale_engine_up", "dockscale_connections", "dockscale_refused_total", "dockscale_apps",
     "dockscale_apps_invalid", "dockscale_build_info",
     *(
@@ -35,7 +37,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
 
 async def scraped(it: World) -> Samples:
     async with it.session.get(it.admin + "/metrics") as answer:
-        assert answer.status == 200
+        assert (answer.status, answer.headers["Content-Type"]) == (200, CONTENT_TYPE)
         return read(await answer.text())
 
 
@@ -74,7 +76,7 @@ async def test_the_promised_names_are_there_and_labels_are_few() -> None:
 def test_the_page_about_metrics_names_them_all() -> None:
     told = set(re.findall(r"^\| `(dockscale_\w+)`", PAGE.read_text(), re.MULTILINE))
 
-    assert told == NOT_OF_EVERY_APP | {re.sub(r"_(bucket|count|sum)$", "", name) for name in NAMES}
+    assert told == NOT_OF_EVERY_APP | {re.sub(r"_(bucket|count|sum)$", "", name) for name in NAMES} == set(FAMILIES)
 
 
 async def test_what_an_app_is_scaled_by_besides_requests_is_told_where_it_is_known() -> None:
@@ -115,6 +117,8 @@ async def test_gauges_show_the_moment() -> None:
     assert value(awake, "instances", state="starting") == 0
     assert value(awake, "load") == 1
     assert value(awake, "load_target") == 50
+    assert value(awake, "load_threshold", direction="up") == 45
+    assert value(awake, "load_threshold", direction="down") == 15
     assert value(awake, "in_flight") == value(awake, "waiting") == 0
     assert samples["dockscale_engine_up", ()] == 1
     assert (samples["dockscale_apps", ()], samples["dockscale_apps_invalid", ()]) == (1, 1)
@@ -137,6 +141,34 @@ async def test_a_wake_is_one_cold_start_and_its_numbers_agree() -> None:
     assert value(samples, "decisions_total", reason="wake") >= 1
     assert value(samples, "scale_events_total", direction="up") == 1
     assert value(samples, "scale_events_total", direction="down") == 0
+
+
+async def test_how_many_are_wanted_is_told_beside_how_many_there_may_be() -> None:
+    labels = {"autoscaling.max_instances": "2", "autoscaling.target_requests_per_instance": "10"}
+    async with world(labels) as it:
+        await it.get()
+        await asyncio.gather(*(it.get() for _ in range(40)))
+        it.clock.advance(BURST_S + 1)
+        it.tick()
+
+        samples = await scraped(it)
+
+    assert value(samples, "instances_max") == 2
+    assert value(samples, "instances_wanted") == 5  # 41 requests, of which each is to have 9 at most
+
+
+async def test_those_of_an_earlier_template_are_told_until_they_are_replaced() -> None:
+    async with world() as it:
+        await it.get()
+        gate = asyncio.Event()
+        it.engine.add_image("web", Program(backend, gate=gate), ENABLED)
+        await until(lambda: it.states() == {"ready": 1, "starting": 1})
+        during = await scraped(it)
+        gate.set()
+        await until(lambda: it.states() == {"ready": 1})
+        after = await scraped(it)
+
+    assert (value(during, "instances_stale"), value(after, "instances_stale")) == (1, 0)
 
 
 async def test_failures_and_deaths_are_counted_apart() -> None:
@@ -170,6 +202,30 @@ async def test_without_apps_the_whole_still_reads_well() -> None:
         it.engine.remove_image("web")
         await it.settled()
 
-        samples = read(render(it.dockscale.registry).decode())
+        samples = await scraped(it)
 
     assert samples["dockscale_apps", ()] == 0
+
+
+async def test_while_many_apps_are_told_others_have_their_turn() -> None:
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with world() as it:
+        for number in range(3 * APPS_AT_ONCE):
+            it.engine.add_image(f"app-{number}", Program(backend), ENABLED)
+        await it.settled()
+        other = asyncio.create_task(count_turns())
+
+        text = b"".join([piece async for piece in render(it.dockscale.registry)]).decode()
+        other.cancel()
+
+    assert turns >= 3
+    assert {dict(labels).get("app") for _, labels in read(text)} >= {
+        f"app-{number}" for number in range(3 * APPS_AT_ONCE)
+    }

@@ -99,7 +99,7 @@ async def test_without_an_engine_it_lives_but_is_not_ready() -> None:
 
     assert (alive, ready) == (200, 503)
     assert "engine has not answered" in why
-    assert "dockscale_engine_up 0.0" in metrics
+    assert "dockscale_engine_up 0" in metrics
 
 
 @pytest.mark.parametrize(("how", "event_loop"), [(signal.SIGTERM, "uvloop"), (signal.SIGINT, "asyncio")])

@@ -11,6 +11,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from dockscale.hub import frames
 from dockscale.hub.clients import Client, Link
 from dockscale.hub.hub import Hub, Refused, Taken
 from dockscale.hub.wire import MOST_BYTES, Malformed, Value
@@ -78,6 +79,9 @@ class Socket(asyncio.Protocol):
         self._client: Client | None = None
         self._heard_at = self._began_at = door.loop.time()
         self._begun = bytearray()
+        self._in_parts = False
+        """The latest frame of data was not its message's last."""
+        self._out: list[bytes] = []
         self._kind = Opcode.BINARY
         self._unread: deque[bytes] = deque()
         self._todo: deque[tuple[Opcode, bytes]] = deque()
@@ -166,6 +170,7 @@ class Socket(asyncio.Protocol):
             return
         if frame.opcode is not Opcode.CONT:
             self._kind = frame.opcode
+        self._in_parts = not frame.fin
         if frame.fin and not self._begun:
             self._todo.append((self._kind, bytes(frame.data)))
             return
@@ -188,7 +193,14 @@ class Socket(asyncio.Protocol):
             self._door.loop.call_soon(self.release)
 
     def _take_apart(self, data: bytes) -> None:
-        self._frames.receive_data(data)
+        at = 0
+        if self._between_messages:
+            while (taken := frames.take(data, at)) is not None:
+                payload, at = taken
+                self._todo.append((Opcode.BINARY, payload))
+            if at == len(data):
+                return
+        self._frames.receive_data(data[at:])
         for event in self._frames.events_received():
             if isinstance(event, Request):
                 scheme = event.headers.get_all("X-Forwarded-Proto") or ["http"]
@@ -197,6 +209,11 @@ class Socket(asyncio.Protocol):
                 self._frames.send_response(self._frames.accept(event))
             elif isinstance(event, Frame) and not self._over:
                 self._collect(event)
+
+    @property
+    def _between_messages(self) -> bool:
+        """What comes next is the beginning of a message."""
+        return self._open and not (self._over or self._in_parts or self._frames.reader.buffer)
 
     def _try(self, kind: Opcode, data: bytes) -> None:
         try:
@@ -259,7 +276,7 @@ class Socket(asyncio.Protocol):
 
     def send(self, frame: bytes) -> None:
         if self._open:
-            self._frames.send_binary(frame)
+            self._out += (*self._frames.data_to_send(), frames.head(len(frame)), frame)
             if not self._flushes:
                 self._flushes = True
                 self._door.loop.call_soon(self._flush)
@@ -342,7 +359,7 @@ class Socket(asyncio.Protocol):
     def _flush(self) -> None:
         """Write what is there to be sent in one go: to write each frame by itself costs more than to route it."""
         self._flushes = False
-        parts = self._frames.data_to_send()
+        parts, self._out = [*self._out, *self._frames.data_to_send()], []
         if parts and not self.transport.is_closing():
             data = b"".join(parts)
             self._written += len(data)

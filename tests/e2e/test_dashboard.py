@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Page, expect
 
 from dockscale.engine.memory import MemoryEngine, Program
 from tests.support.backend import backend
@@ -15,10 +15,10 @@ from tests.support.world import ENABLED, World, prefixed, serving, until, world
 
 pytestmark = pytest.mark.usefixtures("browser_ready")
 
-FOCUSED = (
-    "(({tagName, textContent}, style) => [tagName, textContent, style.outlineStyle])"
-    "(document.activeElement, getComputedStyle(document.activeElement))"
-)
+FOCUSED = """(() => {
+  const it = document.activeElement;
+  return [it.tagName, it.textContent, getComputedStyle(it).outlineStyle];
+})()"""
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
@@ -96,7 +96,7 @@ async def test_logs_are_followed_of_all_instances_or_of_one() -> None:
         write(it, "first line")
         await opened(page, it, "/#/app/web")
         lines = page.get_by_role("log")
-        await lines.scroll_into_view_if_needed()
+        await page.get_by_label("Whose lines").scroll_into_view_if_needed()
         await expect(lines.get_by_text("first line")).to_have_count(2)
 
         write(it, "second line")
@@ -106,31 +106,39 @@ async def test_logs_are_followed_of_all_instances_or_of_one() -> None:
         await expect(lines.get_by_text("second line")).to_have_count(1)
 
 
-async def test_buttons_ask_for_what_they_say_and_show_what_is_refused() -> None:
-    async with world() as it, browsing() as page:
-        await it.get()
+async def test_buttons_do_what_they_say() -> None:
+    async with world({"autoscaling.max_instances": "3"}) as it, browsing() as page:
         await opened(page, it, "/#/app/web")
-        [name] = it.app().pool.instances
-        asked = []
+        members, heard = page.locator(".members tbody tr"), page.locator(".outcome")
+        ready = members.filter(has_text="ready")
 
-        async def refuse(route: Route) -> None:
-            asked.append(route.request.url.removeprefix(f"{it.admin}/api/apps/web/"))
-            await route.fulfill(status=409, json={"error": "no", "message": f"refused: {EVIL}"})
-
-        await page.route(
-            lambda url: "/api/apps/web/" in url,
-            lambda route: refuse(route) if route.request.method == "POST" else route.continue_(),
-        )
-        for button in ("Wake", "Sleep", "Restart", f"Drain {name}"):
-            await page.get_by_role("button", name=button).click()
-            await until(lambda: len(asked) == len({*asked}))
-            await expect(page.locator(".heard")).to_contain_text("refused: <img")
-        await page.get_by_label("Instances", exact=True).fill("3")
+        await page.get_by_role("button", name="Wake").click()
+        await expect(ready).to_have_count(1)
+        await expect(heard).to_have_text("Waking: done.")
+        await page.get_by_label("Instances", exact=True).fill("2")
         await page.get_by_label("Instances", exact=True).press("Enter")
-        await until(lambda: len(asked) == 5)
+        await expect(ready).to_have_count(2)
+        before = list(it.app().pool.instances)
+        await page.get_by_role("button", name="Restart").click()
+        for name in before:
+            await expect(page.get_by_role("row", name=name)).to_have_count(0)
+        await expect(ready).to_have_count(2)
+        gone = next(iter(it.app().pool.instances))
+        await page.get_by_role("button", name=f"Drain {gone}").click()
+        await expect(page.get_by_role("row", name=gone)).to_have_count(0)
+        await page.get_by_role("button", name="Sleep").click()
+        await expect(page.get_by_text("None runs.")).to_be_visible()
+        await expect(page.locator(".title .badge")).to_contain_text("asleep")
 
-        assert asked == ["wake", "sleep", "restart", f"drain?instance={name}", "scale?instances=3"]
-        assert await page.locator(".heard img").count() == 0
+
+async def test_what_dockscale_refuses_is_shown_in_its_words() -> None:
+    async with world({"autoscaling.max_instances": "3"}) as it, browsing() as page:
+        await opened(page, it, "/#/app/web")
+        await page.get_by_label("Instances", exact=True).fill("4")
+        await page.get_by_role("button", name="Scale to").click()
+
+        await expect(page.locator(".outcome")).to_contain_text("Scaling to 4: web may have 3 at most")
+        assert it.states() == {}
 
 
 async def test_it_says_that_dockscale_is_gone_and_catches_up_when_it_is_back() -> None:
@@ -169,7 +177,7 @@ async def test_whatever_apps_say_is_text() -> None:
         await opened(page, it)
         await expect(page.get_by_text("onerror").first).to_be_visible()
         await page.get_by_role("link", name="web", exact=True).click()
-        await page.get_by_role("log").scroll_into_view_if_needed()
+        await page.get_by_label("Whose lines").scroll_into_view_if_needed()
         await expect(page.get_by_role("log").get_by_text(EVIL)).to_be_visible()
         await expect(page.get_by_text(EVIL)).to_have_count(4)
 
@@ -180,6 +188,7 @@ async def test_whatever_apps_say_is_text() -> None:
 async def test_the_token_is_asked_for_once_and_kept_for_the_tab() -> None:
     async with world(admin_token="secret") as it, browsing() as page:
         await page.goto(it.admin + "/")
+        await page.keyboard.press("Escape")
         await page.get_by_role("textbox", name="Token").fill("wrong")
         await page.get_by_role("textbox", name="Token").press("Enter")
         await expect(page.get_by_text("does not know this token")).to_be_visible()
@@ -215,7 +224,7 @@ async def test_a_page_that_is_left_open_does_not_grow() -> None:
         await it.get()
         write(it, *(f"line {number}" for number in range(1000)))
         await opened(page, it, "/#/app/web")
-        await page.get_by_role("log").scroll_into_view_if_needed()
+        await page.get_by_label("Whose lines").scroll_into_view_if_needed()
         await expect(page.get_by_role("log").get_by_text("line 999")).to_be_visible()
         size = "document.querySelectorAll('*').length"
         decisions = page.get_by_role("list", name="Decisions").get_by_role("listitem")
@@ -251,6 +260,7 @@ async def test_all_can_be_reached_by_keyboard() -> None:
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", name="web")).to_be_focused()
 
+        await expect(page.get_by_role("button", name="Wake")).to_be_visible()
         reached = set()
         for _ in range(20):
             await page.keyboard.press("Tab")

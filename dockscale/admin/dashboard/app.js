@@ -2,25 +2,26 @@
 
 import { charts } from "./chart.js";
 import { Parts, el, link, painter, say, set } from "./dom.js";
+import { Heard } from "./heard.js";
 import { logs } from "./logs.js";
 import { ask, follow, learn } from "./server.js";
 import { ago, badge, meter, number } from "./words.js";
 
-const MOST_DECISIONS = 200;
 const REFRESH_MS = 10_000; // the history has one point for so long
 
 /** Show an app in `main` until `signal` ends it. `tell` is told of the connection. */
 export function app(main, id, tell, signal) {
   const path = `/api/apps/${encodeURIComponent(id)}`;
+  const heard = new Heard();
   let it = null, history = null, problem = "";
   const title = el("h1", { tabindex: "-1" }, id);
   const state = badge(), load = meter(), hour = charts(signal);
   const facts = el("p", { class: "facts" });
   const urls = el("p", { class: "urls" }), about = el("p", { class: "about" });
   const trouble = el("div", { class: "problem", role: "alert", hidden: true });
-  const heard = el("p", { class: "heard", role: "status" });
+  const outcome = el("p", { class: "outcome", role: "status" });
   const body = el("div", { class: "columns" });
-  const controls = buttons(path, heard, () => it);
+  const controls = buttons(path, outcome);
   const members = membersOf(controls.act), decisions = decisionsOf(), written = logs(path, signal), settings = settingsOf();
   body.append(
     el("section", { class: "wide" }, el("h2", {}, "The last hour"), LEGEND(), hour.node),
@@ -30,7 +31,7 @@ export function app(main, id, tell, signal) {
     el("section", { class: "wide" }, el("h2", {}, "Logs"), written.node));
   main.replaceChildren(
     el("p", { class: "back" }, el("a", { href: "#/" }, "← All apps")),
-    el("div", { class: "title" }, title, el("span", { role: "status" }, state.node), load.node), urls, about, facts, trouble, controls.node, heard, body);
+    el("div", { class: "title" }, title, el("span", { role: "status" }, state.node), load.node), urls, about, facts, trouble, controls.node, outcome, body);
 
   const paint = painter(() => {
     if (signal.aborted) return;
@@ -53,7 +54,7 @@ export function app(main, id, tell, signal) {
 
   async function refresh() {
     try {
-      it = await ask(path);
+      it = heard.update(await ask(path));
       problem = "";
     } catch (error) {
       if (error.status !== 404) throw error;
@@ -78,15 +79,12 @@ export function app(main, id, tell, signal) {
   signal.addEventListener("abort", () => clearInterval(timer));
 
   follow(`${path}/events`, (event, told) => {
+    if (event === "open") heard.clear();
     if (event === "open" || event === "gone" || event === "removed") quietly(refresh);
     if (event === "open" || event === "gone") tell.link(true);
     if (event === "lost") tell.link(false);
     if (event === "decision") learn(told);
-    if (!it || it.state === "invalid") return;
-    if (event === "decision" && !(it.decisions[0]?.at >= told.at)) {
-      it.decisions = [told, ...it.decisions].slice(0, MOST_DECISIONS);
-    } else if (event === "load") Object.assign(it.load, told);
-    else if (event === "state" || event === "instances") Object.assign(it, told);
+    heard.note(event, told, it);
     paint();
   }, signal);
   title.focus({ preventScroll: true });
@@ -97,25 +95,25 @@ const LEGEND = () => el("p", { class: "legend" },
   el("span", { class: "key down" }, "goes down below"), el("span", { class: "key ready" }, "ready instances"));
 
 /** What can be done to an app. `act(verb, what)` does it and says what came of it. */
-function buttons(path, heard, current) {
+function buttons(path, outcome) {
   const wish = el("input", { type: "number", min: "0", value: "1", "aria-label": "Instances", required: true });
   let touched = false;
   wish.addEventListener("input", () => (touched = true));
 
   async function act(verb, said, query = "") {
-    set(heard, "data-kind", "busy");
-    say(heard, `${said} …`);
+    set(outcome, "data-kind", "busy");
+    say(outcome, `${said} …`);
     try {
       const told = await ask(`${path}/${verb}${query}`, "POST");
-      set(heard, "data-kind", "done");
-      say(heard, `${said}: ${told?.decision?.explanation ?? "done."}`);
+      set(outcome, "data-kind", "done");
+      say(outcome, `${said}: ${verb === "scale" ? told.decision.explanation : "done."}`);
     } catch (error) {
-      set(heard, "data-kind", "problem");
-      say(heard, `${said}: ${[error.message, ...(error.problems ?? [])].join("\n")}`);
+      set(outcome, "data-kind", "problem");
+      say(outcome, `${said}: ${[error.message, ...(error.problems ?? [])].join("\n")}`);
     }
   }
   const button = (verb, title, said) => el("button", { type: "button", click: () => act(verb, said) }, title);
-  const scale = el("form", { class: "scale", submit: (event) => {
+  const scale = el("form", { class: "scale", novalidate: true, submit: (event) => {
     event.preventDefault();
     touched = false;
     act("scale", `Scaling to ${wish.value}`, `?instances=${encodeURIComponent(wish.value)}`);

@@ -4,6 +4,7 @@ import { Parts, el, say, set } from "./dom.js";
 import { ask } from "./server.js";
 
 const EVERY_MS = 2000;
+const EACH_MS = 500; // between two looks for each instance: each costs dockscale a question to the engine
 const TAIL = 200; // lines of each instance
 
 /** The latest lines of all instances or of one, read again and again while somebody can see them. */
@@ -15,17 +16,21 @@ export function logs(path, signal) {
   const node = el("div", {}, el("div", { class: "above" }, choice, el("label", { class: "check" }, follows, " Follow")), lines, empty);
   const options = new Parts(choice, (name) => ({ node: el("option", { value: name }, name || "All instances"), show() {} }));
   choice.replaceChildren();
-  let seen = false, shown = "";
+  let seen = false, shown = "", members = 0;
 
   const eye = new IntersectionObserver(([entry]) => {
     seen = entry.isIntersecting;
     if (seen) read();
   });
   eye.observe(node);
-  const timer = setInterval(() => seen && follows.checked && !document.hidden && read(), EVERY_MS);
+  let timer = setTimeout(next, EVERY_MS);
+  async function next() {
+    if (seen && follows.checked && !document.hidden) await read();
+    if (!signal.aborted) timer = setTimeout(next, Math.max(EVERY_MS, EACH_MS * (choice.value ? 1 : members)));
+  }
   signal.addEventListener("abort", () => {
     eye.disconnect();
-    clearInterval(timer);
+    clearTimeout(timer);
   });
 
   async function read() {
@@ -43,7 +48,13 @@ export function logs(path, signal) {
     if (atEnd && follows.checked) lines.scrollTop = lines.scrollHeight;
   }
 
-  return { node, among: (names) => options.show(["", ...names], (name) => name) };
+  return {
+    node,
+    among(names) {
+      members = names.length;
+      options.show(["", ...names], (name) => name);
+    },
+  };
 }
 
 function line({ instance, content }, single) {

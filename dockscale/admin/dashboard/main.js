@@ -26,10 +26,19 @@ const tell = {
 function open() {
   page.abort();
   page = new AbortController();
-  const [, kind, id] = location.hash.split("/");
-  document.title = kind === "app" ? `${decodeURIComponent(id)} · dockscale` : "dockscale";
-  if (kind === "app" && id) app(main, decodeURIComponent(id), tell, page.signal);
+  const [, kind, part = ""] = location.hash.split("/");
+  const id = kind === "app" ? decoded(part) : "";
+  document.title = id ? `${id} · dockscale` : "dockscale";
+  if (id) app(main, id, tell, page.signal);
   else overview(main, tell, page.signal);
+}
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part; // written by hand, and no app's
+  }
 }
 
 let asking = null;
@@ -44,11 +53,13 @@ function askForToken(problem) {
   say(dialog.querySelector(".problem"), problem);
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("cancel", (event) => event.preventDefault(), { once: false });
-    form.addEventListener("submit", () => {
-      resolve(form.elements.token.value);
+    dialog.addEventListener("close", function closed() {
+      const token = form.elements.token.value;
+      if (!token) return dialog.showModal(); // Escape closes it, but there is nothing behind it
+      dialog.removeEventListener("close", closed);
       form.reset();
-    }, { once: true });
+      resolve(token);
+    });
   });
 }
 
@@ -56,6 +67,10 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // the part after # says which page it is
   main.focus();
 });
-addEventListener("hashchange", open);
+addEventListener("hashchange", () => {
+  main.focus({ preventScroll: true });
+  scrollTo(0, 0);
+  open();
+});
 setInterval(() => document.hidden || tick(), 1000);
 open();

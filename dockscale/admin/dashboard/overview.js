@@ -1,6 +1,7 @@
 // All apps at a glance.
 
 import { Parts, el, link, painter, say, set } from "./dom.js";
+import { Heard } from "./heard.js";
 import { ask, follow, learn } from "./server.js";
 import { ago, badge, meter } from "./words.js";
 
@@ -8,7 +9,7 @@ const REFRESH_MS = 15_000; // refused apps and changed labels are no events
 
 /** Show all apps in `main` until `signal` ends it. `tell` is told of the connection and of the engine. */
 export function overview(main, tell, signal) {
-  const apps = new Map();
+  const apps = new Map(), heard = new Heard();
   let wanted = "";
   const totals = el("p", { class: "totals" });
   const filter = el("input", { type: "search", placeholder: "Find an app", "aria-label": "Find an app", input: () => {
@@ -47,7 +48,7 @@ export function overview(main, tell, signal) {
     if (signal.aborted) return;
     apps.clear();
     for (const app of list) {
-      apps.set(app.state === "invalid" ? `invalid ${app.template}` : app.app_id, app);
+      apps.set(app.state === "invalid" ? `invalid ${app.template}` : app.app_id, heard.update(app));
       if (app.decision) learn(app.decision);
     }
     tell.engine(dockscale.engine_up);
@@ -60,18 +61,13 @@ export function overview(main, tell, signal) {
   signal.addEventListener("abort", () => clearInterval(timer));
 
   follow("/api/events", (event, told) => {
-    if (event === "open" || event === "removed") again();
+    if (event === "open") heard.clear();
+    const isNew = event === "state" && apps.size && !apps.has(told.app_id);
+    if (event === "open" || event === "removed" || isNew) again();
     if (event === "open") tell.link(true);
     if (event === "lost" || event === "gone") tell.link(false);
-    const app = apps.get(told?.app_id);
-    if (event === "decision") {
-      learn(told);
-      if (app) app.decision = told;
-    } else if (event === "load" && app) Object.assign(app.load, told);
-    else if (event === "state") {
-      if (app) Object.assign(app, told);
-      else if (apps.size) again();
-    }
+    if (event === "decision") learn(told);
+    heard.note(event, told, apps.get(told?.app_id));
     paint();
   }, signal);
 }
