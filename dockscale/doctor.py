@@ -1,16 +1,22 @@
 """Checks of one host, one line each: what is fine, what is not, and what to do about it."""
 
 import socket
-from collections.abc import Iterator
-from contextlib import closing
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 import docker
 import requests
 
 from dockscale.config import Settings
+from dockscale.core.spec import ENABLE, MANAGED, OWN_LABELS, PREFIX, SpecError, enabled, parse
 
 API_AT_LEAST = (1, 41)
+SKEW_S = 2.0
+"""Clocks that differ by less are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +32,13 @@ def examine(settings: Settings, server: dict[str, object] | None, why_not: str) 
         client = docker.DockerClient(base_url=settings.engine) if settings.engine else docker.from_env()
         with closing(client):
             yield from _engine(client)
-            yield from _labelled(client, ["dockscale.enable", *([settings.only] if settings.only else [])])
+            yield _clock(client.info()["SystemTime"], time.time())
+            yield from _network(client, settings.network)
+            only = [settings.only] if settings.only else []
+            yield from _labelled(client, [ENABLE, *only])
+            yield from _misread(client, only)
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-        advice = "start it, or say where it is in DOCKSCALE_ENGINE or DOCKER_HOST; may you read its socket?"
-        yield Finding(False, f"no container engine answers: {error}", advice)
+        yield Finding(False, f"no container engine answers: {error}", _way_to_engine(str(error)))
     yield from _server(settings, server, why_not)
 
 
@@ -43,6 +52,29 @@ def _engine(client: docker.DockerClient) -> Iterator[Finding]:
         yield Finding(False, text, "dockscale needs API 1.41 (Docker 20.10) or newer")
 
 
+def _way_to_engine(error: str) -> str:
+    if "Permission denied" in error:
+        return (
+            "you may not use its socket: run as root, or join its group (`sudo usermod -aG docker $USER`, log in anew)"
+        )
+    return "start it, or say where it is in DOCKSCALE_ENGINE or DOCKER_HOST"
+
+
+def _clock(engines: str, now: float) -> Finding:
+    """Compare the engine's clock (ISO 8601) with this host's."""
+    ahead = datetime.fromisoformat(engines).timestamp() - now
+    if abs(ahead) < SKEW_S:
+        return Finding(True, "the clocks of the engine and this host agree")
+    told = f"the engine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this host's"
+    return Finding(False, told, "set both by the same time server: cooldowns and listings go by them")
+
+
+def _network(client: docker.DockerClient, name: str) -> Iterator[Finding]:
+    if name and name not in [network.name for network in client.networks.list()]:
+        advice = f"`docker network create {name}`, or set DOCKSCALE_NETWORK to one that is"
+        yield Finding(False, f"there is no network {name}", advice)
+
+
 def _labelled(client: docker.DockerClient, labels: list[str]) -> Iterator[Finding]:
     containers = client.api.containers(all=True, filters={"label": labels})
     images = client.api.images(filters={"label": labels, "dangling": False})
@@ -54,6 +86,44 @@ def _labelled(client: docker.DockerClient, labels: list[str]) -> Iterator[Findin
         for name, network in (container["NetworkSettings"]["Networks"] or {}).items():
             if container["State"] == "running" and network["IPAddress"]:
                 yield _reachable(container["Names"][0].removeprefix("/"), name, network["IPAddress"])
+
+
+def _misread(client: docker.DockerClient, only: list[str]) -> Iterator[Finding]:
+    """Look at the labels of all containers, and of the images that opt in."""
+    for container in client.api.containers(all=True, filters={"label": only}):
+        name = container["Names"][0].removeprefix("/")
+        if any(label.startswith(PREFIX) for label in container["Labels"]):
+            with suppress(docker.errors.NotFound):  # it is gone by now
+                ports = _exposed(client.containers.get(container["Id"]).attrs["Config"])
+                yield from judged(f"container {name}", name, container["Labels"], ports)
+    for image in client.api.images(filters={"label": [ENABLE, *only], "dangling": False}):
+        name = next(iter(image["RepoTags"] or ()), image["Id"])
+        with suppress(docker.errors.NotFound):
+            ports = _exposed(client.images.get(image["Id"]).attrs["Config"])
+            yield from judged(f"image {name}", name.rpartition("/")[2].partition(":")[0], image["Labels"] or {}, ports)
+
+
+def _exposed(config: Mapping[str, Any] | None) -> tuple[int, ...]:
+    """TCP ports that a container or an image exposes."""
+    ports = (port.partition("/") for port in (config or {}).get("ExposedPorts") or ())
+    return tuple(int(number) for number, _, kind in ports if kind == "tcp")
+
+
+def judged(what: str, name: str, labels: Mapping[str, str], ports: tuple[int, ...]) -> Iterator[Finding]:
+    """What is wrong with labels, each by itself. What two apps cannot both have is for the running dockscale to say."""
+    own = [label for label in labels if label.startswith(PREFIX) and label not in OWN_LABELS]
+    if MANAGED in labels:
+        return
+    if ENABLE not in labels:
+        if own:
+            yield Finding(False, f"{what} has {own[0]} and is ignored", f"add the label {ENABLE}=true")
+        return
+    try:
+        if enabled(labels):
+            parse(labels, app_id=name, ports=ports)
+    except SpecError as error:
+        for problem in error.problems:
+            yield Finding(False, f"{what}: {problem}", "correct the label and make the container or the image anew")
 
 
 def _reachable(container: str, network: str, address: str) -> Finding:

@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "hub.*": ("core", "claim", "config", "hub"),
     "metrics": ("core", "registry", ""),
     "reference": ("core.spec", "config"),
-    "doctor": ("config",),
+    "doctor": ("config", "core.spec"),
     "cli": ("", "cli.show"),
     "cli.*": ("cli", "config", "core.spec", "doctor", "hub.kept", "hub.tokens", "logs", "reference", "server"),
     "server": EVERYTHING,

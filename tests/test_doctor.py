@@ -12,7 +12,7 @@ import pytest
 
 from dockscale import cli
 from dockscale.config import Settings
-from dockscale.doctor import Finding, examine
+from dockscale.doctor import Finding, examine, judged
 from tests.support.real import Real
 
 NOWHERE = "tcp://127.0.0.1:9"
@@ -98,6 +98,43 @@ def test_the_verb_fails_and_prints_each_finding_with_its_advice(
     assert shown.startswith("BAD  no container engine answers")
     assert shown.count("BAD ") == shown.count("→") == len(findings) == 4
     assert {finding["good"] for finding in findings} == {False}
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ({}, []),
+        ({"dockscale.enable": "false", "dockscale.prot": "1"}, []),
+        ({"dockscale.enable": "true"}, []),
+        ({"dockscale.enable": "true", "dockscale.prot": "1"}, ["did you mean dockscale.port?"]),
+        ({"dockscale.enable": "yes"}, ["must be true or false"]),
+        ({"dockscale.port": "80"}, ["container shop has dockscale.port and is ignored"]),
+        ({"dockscale.managed": "true", "dockscale.prot": "1"}, []),
+        (
+            {"dockscale.enable": "true", "dockscale.port": "0", "dockscale.lazy": "x"},
+            ["dockscale.port", "dockscale.lazy"],
+        ),
+    ],
+    ids=["none", "opted out", "fine", "unknown", "unclear", "not opted in", "a copy", "two"],
+)
+def test_labels_that_cannot_be_followed_are_named(labels: dict[str, str], told: list[str]) -> None:
+    findings = [*judged("container shop", "shop", labels, (8000,))]
+
+    assert len(findings) == len(told)
+    assert all(part in finding.text for part, finding in zip(told, findings, strict=True))
+    assert all(finding.advice and not finding.good for finding in findings)
+
+
+@pytest.mark.engine
+def test_labels_networks_and_the_clock_of_a_real_engine_are_looked_at(real: Real) -> None:
+    box = real.create("seen", {"dockscale.prot": "80"})
+
+    chosen = Settings(host="127.0.0.1", port=0, admin_port=0, network="nowhere", only=real.label)
+    found = {finding.text: finding for finding in examine(chosen, RUNS, "")}
+
+    assert not found["there is no network nowhere"].good
+    assert not found[f"container {box.name}: label dockscale.prot is unknown; did you mean dockscale.port?"].good
+    assert found["the clocks of the engine and this host agree"].good
 
 
 @pytest.mark.engine

@@ -109,6 +109,8 @@ async def test_top_shows_what_happens_until_q_is_pressed() -> None:
         await shown.shows("nobody asks for it")
         await it.get()
         await shown.shows("1/10")
+        await shown.shows("LAST DECISION")
+        await shown.shows("╷")
         shown.type("q")
         code = await shown.end()
 

@@ -33,7 +33,7 @@ def _load(app: dict[str, Any]) -> tuple[str, ...]:
         return app["app_id"], "invalid", "-", "-", "-", "-", "-", "-"
     load = app["load"]
     ready = f"{app['instances_by_state']['ready']}/{app['bounds'][1]}"
-    numbers = f"{load['per_instance']:g}", f"{load['target']:g}", str(load["in_flight"]), str(load["waiting"])
+    numbers = f"{round(load['per_instance'], 1):g}", f"{load['target']:g}", str(load["in_flight"]), str(load["waiting"])
     return app["app_id"], app["state"], ready, *numbers, app["urls"][0]
 
 

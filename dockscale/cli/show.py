@@ -15,6 +15,8 @@ NOTES = {"away": "{told}", "back": "connected again", "missed": "{told[count]} d
 """What is told beside the answer of a stream's events."""
 _DANGEROUS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, and those that turn the direction of what is written."""
+_OF_USE = 24
+"""Characters of a sentence that say something."""
 STATE_STYLES = {"ready": "green", "starting": "yellow", "failing": "red", "invalid": "red", "asleep": "dim"}
 
 Row = Sequence[str]
@@ -76,20 +78,29 @@ def _aligned(rows: Sequence[Row]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def drawn(rows: Sequence[Row], drop: Sequence[str], width: int) -> Any:
-    """A rich table of safe rows. The first column is always there, and folded if it has to be."""
+def drawn(rows: Sequence[Row], drop: Sequence[str], width: int, cut: str = "") -> Any:
+    """A rich table of safe rows. The first column is always there, and folded if it has to be.
+
+    The column `cut` is shown as far as there is room, if that is enough to be of use.
+    """
     from rich.cells import cell_len  # noqa: PLC0415  # as above
     from rich.table import Table  # noqa: PLC0415  # as above
     from rich.text import Text  # noqa: PLC0415  # as above
 
     columns = {column[0]: column[1:] for column in zip(*rows, strict=True)}
     widths = {head: max(map(cell_len, (head, *cells))) for head, cells in columns.items()}
+    if cut:
+        widths[cut] = min(widths[cut], _OF_USE)
     for head in drop:
         if sum(widths[each] + 2 for each in columns) - 2 > width and head in columns:
             del columns[head]
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head in columns:
-        shown.add_column(Text(head), overflow="fold")
+        if head == cut:
+            rest = width - sum(widths[each] + 2 for each in columns if each != cut)
+            shown.add_column(Text(head), overflow="ellipsis", no_wrap=True, max_width=max(1, rest))
+        else:
+            shown.add_column(Text(head), overflow="fold")
     for cells in zip(*columns.values(), strict=True):
         shown.add_row(*(Text(cell, STATE_STYLES.get(cell, "")) for cell in cells))
     return shown

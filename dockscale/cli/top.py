@@ -21,9 +21,9 @@ LOOK_S = 1.0
 SETTLE_S = 0.1
 """Events that come together are shown together."""
 _HEAD = ("APP", "STATE", "LOAD", "DOWN", "UP", "INSTANCES", "IN FLIGHT", "WAITING", "LAST DECISION")
-_DROP = ("LAST DECISION", "DOWN", "UP", "WAITING", "IN FLIGHT", "STATE")
+_DROP = ("DOWN", "UP", "LAST DECISION", "WAITING", "IN FLIGHT", "STATE")
 _BAR = 10
-"""Characters of the picture of a load; one that is full is at its upper threshold."""
+"""Characters of the picture of a load."""
 
 
 @click.command
@@ -60,15 +60,17 @@ def _row(app: dict[str, Any]) -> tuple[str, ...]:
         return app["app_id"], "invalid", *["-"] * 6, "; ".join(app["problems"])
     load = app["load"]
     lines = f"{load['scale_down_below']:g}", f"{load['scale_up_above']:g}"
-    picture = f"{_bar(load['per_instance'] / load['scale_up_above'])} {load['per_instance']:g}"
+    share, low = (load[each] / load["scale_up_above"] for each in ("per_instance", "scale_down_below"))
+    picture = f"{_bar(share, low)} {round(load['per_instance'], 1):g}"
     decision = app["decision"]["explanation"] if app["decision"] else "-"
     counts = str(load["in_flight"]), str(load["waiting"])
     return app["app_id"], app["state"], picture, *lines, _instances(app), *counts, decision
 
 
-def _bar(share: float) -> str:
+def _bar(share: float, low: float) -> str:
+    """A load as a share of its upper threshold, which is the end of the bar; `╷` is the lower one."""
     full = min(_BAR, round(share * _BAR))
-    return "▆" * full + "·" * (_BAR - full)
+    return "".join("▆" if at < full else "╷" if at == round(low * _BAR) else "·" for at in range(_BAR))
 
 
 def _instances(app: dict[str, Any]) -> str:
@@ -106,7 +108,7 @@ def _picture(apps: list[dict[str, Any]], trouble: str, width: int, height: int) 
 
     head = Text(safe(trouble), "red") if trouble else Text(f"{len(apps)} apps; q ends", "dim")
     rows = [tuple(safe(cell) for cell in row) for row in _rows(apps)]
-    return Group(head, drawn(rows[: height - 1], _DROP, width) if apps else Text(NO_APPS))
+    return Group(head, drawn(rows[: height - 1], _DROP, width, cut="LAST DECISION") if apps else Text(NO_APPS))
 
 
 def _quits(keys: int, stirred: int) -> bool:
