@@ -173,7 +173,7 @@ async def _build(
     admin = web.AppRunner(
         api.build(
             control,
-            scrape,  # type: ignore[arg-type]  # aiohttp sends a body in pieces as it sends bytes
+            scrape,
             metrics.CONTENT_TYPE,
             settings.admin_host,
             _token(settings),

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Self
@@ -52,7 +52,7 @@ _SEE = ("/api/apps", "/api/apps/{app_id}", "/api/events", "/api/apps/{app_id}/ev
 
 
 def build(
-    control: Control, metrics: Callable[[], bytes], metrics_type: str, host: str, token: str | None
+    control: Control, metrics: Callable[[], AsyncIterator[bytes]], metrics_type: str, host: str, token: str | None
 ) -> web.Application:
     """Make the application of the admin port, which listens on `host`. With `token`, requests must bear it."""
     page = Page()
