@@ -19,6 +19,10 @@ FOCUSED = """(() => {
   const it = document.activeElement;
   return [it.tagName, it.textContent, getComputedStyle(it).outlineStyle];
 })()"""
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
@@ -158,6 +162,21 @@ async def test_it_says_that_dockscale_is_gone_and_catches_up_when_it_is_back() -
             await expect(page.locator("#link")).to_have_text("● Live")
             await expect(page.get_by_role("row", name="web")).to_contain_text("asleep")
             await expect(page.get_by_role("row", name="blog")).to_be_visible()
+
+
+async def test_a_page_that_nobody_can_see_holds_no_connection_and_catches_up_when_it_is_seen_again() -> None:
+    async with world() as it, browsing() as page:
+        await opened(page, it)
+        row = page.get_by_role("row", name="web")
+        await expect(row).to_contain_text("asleep")
+
+        await page.evaluate(HIDE, True)
+        await until(lambda: not it.app().watchers)
+        await it.get()
+        await page.evaluate(HIDE, False)
+
+        await expect(row).to_contain_text("ready")
+        assert len(it.app().watchers) == 1
 
 
 async def test_that_the_engine_is_away_is_said() -> None:

@@ -124,8 +124,20 @@ async def prometheus(admin: str, folder: Path) -> AsyncIterator[Prometheus]:
         await process.wait()
 
 
+class Leaving(MemoryEngine):
+    """An engine that can go away for good. It tells of nothing then, not even of what has begun before."""
+
+    def leave(self) -> None:
+        self._tell(Event.AWAY)
+        self.away = True
+
+    def _tell(self, event: Event = Event.CHANGED) -> None:
+        if not self.away:
+            super()._tell(event)
+
+
 def apps() -> MemoryEngine:
-    engine = MemoryEngine()
+    engine = Leaving()
     engine.add_image("web", Program(backend), ENABLED | prefixed(WEB))
     engine.add_image("broken", Program(backend, exits="no database"), ENABLED)
     engine.add_image("narrow", Program(backend), ENABLED | prefixed(NARROW))
@@ -207,7 +219,7 @@ async def happens(it: World, sight: Prometheus) -> None:
     await instances_are_ejected(it)
     await a_rollout_hangs(it)
     await an_app_is_refused(it)
-    it.engine._tell(Event.AWAY)
+    it.engine.leave()
     for alert in ALERTS.keys() - {"DockscaleDown"}:
         await sight.warns(alert)
 

@@ -75,7 +75,6 @@ export function app(main, id, tell, signal) {
 
   const quietly = (work) => work().catch(() => {}); // the stream tells of a lost connection
   const timer = setInterval(() => document.hidden || problem || it?.state === "invalid" || quietly(remember), REFRESH_MS);
-  document.addEventListener("visibilitychange", () => document.hidden || quietly(refresh), { signal });
   signal.addEventListener("abort", () => clearInterval(timer));
 
   follow(`${path}/events`, (event, told) => {

@@ -1,62 +1,66 @@
-// What an app's instances wrote last.
+// What an app's instances write.
 
-import { Parts, el, say, set } from "./dom.js";
-import { ask } from "./server.js";
+import { Parts, el, painter, set } from "./dom.js";
+import { follow } from "./server.js";
 
-const EVERY_MS = 2000;
-const EACH_MS = 500; // between two looks for each instance: each costs dockscale a question to the engine
-const TAIL = 200; // lines of each instance
+const TAIL = 200; // lines of each instance that are shown at first
+const MOST = 1000; // lines that are kept
 
-/** The latest lines of all instances or of one, read again and again while somebody can see them. */
+/** The lines of all instances or of one, as they are written, while somebody can see them. */
 export function logs(path, signal) {
-  const choice = el("select", { "aria-label": "Whose lines", change: () => read() }, el("option", { value: "" }, "All instances"));
-  const follows = el("input", { type: "checkbox", checked: true, change: () => read() });
+  const choice = el("select", { "aria-label": "Whose lines", change: () => restart() });
+  const follows = el("input", { type: "checkbox", checked: true, change: () => restart() });
   const lines = el("div", { class: "lines", role: "log", tabindex: "0", "aria-label": "Lines", hidden: true });
   const empty = el("p", { class: "empty" }, "Nothing was written.");
   const node = el("div", {}, el("div", { class: "above" }, choice, el("label", { class: "check" }, follows, " Follow")), lines, empty);
   const options = new Parts(choice, (name) => ({ node: el("option", { value: name }, name || "All instances"), show() {} }));
-  choice.replaceChildren();
-  let seen = false, shown = "", members = 0;
+  let seen = false, stream = new AbortController(), unread = [];
 
   const eye = new IntersectionObserver(([entry]) => {
+    if (seen === entry.isIntersecting) return;
     seen = entry.isIntersecting;
-    if (seen) read();
+    restart();
   });
   eye.observe(node);
-  let timer = setTimeout(next, EVERY_MS);
-  async function next() {
-    if (seen && follows.checked && !document.hidden) await read();
-    if (!signal.aborted) timer = setTimeout(next, Math.max(EVERY_MS, EACH_MS * (choice.value ? 1 : members)));
-  }
   signal.addEventListener("abort", () => {
     eye.disconnect();
-    clearTimeout(timer);
+    stream.abort();
   });
 
-  async function read() {
+  function restart() {
+    stream.abort();
+    stream = new AbortController();
+    if (!seen || !follows.checked || signal.aborted) return;
     const query = new URLSearchParams({ type: "log", tail: TAIL, instance: choice.value });
-    const told = await ask(`${path}/logs?${query}`).catch(() => null); // the next look tells
-    if (!told || signal.aborted) return;
-    const key = JSON.stringify(told.items);
-    if (key === shown) return;
-    shown = key;
-    const atEnd = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 40;
-    const single = new Set(told.items.map((item) => item.instance)).size < 2;
-    lines.replaceChildren(...told.items.map((item) => line(item, single)));
-    set(empty, "hidden", told.items.length > 0);
-    set(lines, "hidden", !told.items.length);
-    if (atEnd && follows.checked) lines.scrollTop = lines.scrollHeight;
+    follow(`${path}/logs?${query}`, hear, stream.signal);
   }
+
+  function hear(event, told) {
+    if (event === "open") {
+      unread = [];
+      lines.replaceChildren();
+    }
+    if (event === "line") unread.push(told);
+    paint();
+  }
+
+  const paint = painter(() => {
+    const atEnd = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 40;
+    lines.append(...unread.slice(-MOST).map(line));
+    unread = [];
+    while (lines.childElementCount > MOST) lines.firstChild.remove();
+    set(empty, "hidden", lines.childElementCount > 0);
+    set(lines, "hidden", !lines.childElementCount);
+    if (atEnd) lines.scrollTop = lines.scrollHeight;
+  });
 
   return {
     node,
     among(names) {
-      members = names.length;
       options.show(["", ...names], (name) => name);
+      set(lines, "data-one", names.length < 2);
     },
   };
 }
 
-function line({ instance, content }, single) {
-  return el("div", {}, ...(single ? [] : [el("span", { class: "who" }, instance)]), content);
-}
+const line = ({ instance, content }) => el("div", {}, el("span", { class: "who" }, instance), content);

@@ -57,7 +57,6 @@ export function overview(main, tell, signal) {
 
   const again = () => refresh().catch(() => {}); // the stream tells of a lost connection
   const timer = setInterval(() => document.hidden || again(), REFRESH_MS);
-  document.addEventListener("visibilitychange", () => document.hidden || again(), { signal });
   signal.addEventListener("abort", () => clearInterval(timer));
 
   follow("/api/events", (event, told) => {

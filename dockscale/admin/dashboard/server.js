@@ -37,31 +37,52 @@ export function loginBy(askFor) {
 
 /**
  * Follow a stream until `signal` ends it: `hear(event, data)` is called for each event, and with `open`, `lost`
- * (connection gone, tried again) and `gone` (there is nothing to follow, tried again).
+ * (connection gone, tried again) and `gone` (there is nothing to follow, tried again). A page that nobody can see follows
+ * nothing: browsers have few connections for all their tabs together.
  */
 export async function follow(path, hear, signal) {
   for (let failures = 0; !signal.aborted; failures++) {
+    if (document.hidden) await becoming(false, signal);
+    const unseen = new AbortController();
+    becoming(true, unseen.signal).then(() => unseen.abort());
+    const either = AbortSignal.any([signal, unseen.signal]);
     try {
       await listen(path, (event, data) => {
         failures = -1;
         hear(event, data);
-      }, signal);
-      if (!signal.aborted) hear("lost");
+      }, either);
+      if (!either.aborted) hear("lost");
     } catch (error) {
-      if (signal.aborted) return;
-      hear(error.status === 404 ? "gone" : "lost");
+      if (!either.aborted) hear(error.status === 404 ? "gone" : "lost");
     }
+    const left = either.aborted;
+    unseen.abort();
+    if (left) continue;
     const pause = PAUSES_MS[Math.min(Math.max(failures, 0), PAUSES_MS.length - 1)];
     await new Promise((resolve) => setTimeout(resolve, pause));
   }
+}
+
+/** Wait until the page is hidden, or is not; or for the signal. Nothing listens any more then. */
+function becoming(hidden, signal) {
+  return new Promise((resolve) => {
+    const settled = new AbortController();
+    const settle = () => {
+      settled.abort();
+      resolve();
+    };
+    signal.addEventListener("abort", settle, { signal: settled.signal });
+    document.addEventListener("visibilitychange", () => document.hidden === hidden && settle(), { signal: settled.signal });
+  });
 }
 
 async function listen(path, hear, signal) {
   const silent = new AbortController();
   let timer = setTimeout(() => silent.abort(), SILENCE_MS);
   try {
-    const either = AbortSignal.any([signal, silent.signal]);
-    const answer = await request(path, { signal: either, headers: { Accept: "text/event-stream" } });
+    const answer = await request(path, {
+      signal: AbortSignal.any([signal, silent.signal]), headers: { Accept: "text/event-stream" },
+    });
     hear("open");
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
