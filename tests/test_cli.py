@@ -283,6 +283,11 @@ def test_wrong_usage_ends_with_2(wrong: list[str], capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.startswith("Usage: dockscale")
 
 
+def test_a_verb_that_is_misspelt_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["explian", "web"]) == 2
+    assert capsys.readouterr().err.endswith("no verb is called 'explian'; did you mean explain?\n")
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     code = cli.main(["--version"])
 

@@ -1,5 +1,6 @@
 """The command line: the list of its verbs, and what becomes of errors. Each verb is imported only when it is used."""
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -66,6 +67,14 @@ class _Verbs(click.Group):
             return None
         command: click.Command = getattr(import_module(f"dockscale.cli.{VERBS[cmd_name].module}"), cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not (args[0].startswith("-") or ctx.resilient_parsing):
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            ctx.fail(f"no verb is called {args[0]!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
