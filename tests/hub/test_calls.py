@@ -279,7 +279,9 @@ async def test_instances_that_leave_during_a_thousand_calls_lose_none() -> None:
 
 
 async def test_a_rollout_during_calls_loses_none() -> None:
-    async with rpc_world({"autoscaling.max_instances": "2"}) as it, client(it) as api:
+    # Calls alone are to ask for no second one.
+    labels = {"autoscaling.max_instances": "2", "autoscaling.target_requests_per_instance": "1000000"}
+    async with rpc_world(labels) as it, client(it) as api:
         service = await api.get_service("default@bot")
         old, stop, served = it.app("bot").template.id, asyncio.Event(), []
 
