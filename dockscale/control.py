@@ -3,12 +3,12 @@
 import asyncio
 import difflib
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from dockscale.claim import TooLate, claim
 from dockscale.core.app import App
@@ -85,7 +85,7 @@ class Control:
         """Unix time at the clock's zero. Asked once: a decision keeps its time when the machine's is set."""
         self._changing = asyncio.Lock()
         """Held from the look at which apps there are until one more or less is."""
-        self._installing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._installing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By app: held while it is made or removed, which for a program takes as long as it takes to start."""
         self._swept = False
 
@@ -333,7 +333,7 @@ class Control:
             return await self._install_program(await asyncio.to_thread(read, source, rest, files), overwrite, tell)
         labels = _labelled(rest) | {INSTALLED: str(rest[IMAGE])}
         base = await self._image(labels[INSTALLED], tell)
-        async with self._installing[labels[APP_ID]], self._changing:
+        async with self._alone(labels[APP_ID]), self._changing:
             self._check_free(labels, overwrite)
             return await self._make(base, labels, tell)
 
@@ -341,7 +341,7 @@ class Control:
         runtime = self._programs.runtimes.name_of(program.runtime)
         labels = _labelled({**program.manifest, "runtime": program.runtime})
         labels |= {INSTALLED: runtime, SOURCE_HASH: digest(program)}
-        async with self._installing[labels[APP_ID]]:
+        async with self._alone(labels[APP_ID]):
             if (app := self._same(labels)) is not None:
                 tell("success", f"{app.app_id} is installed already, from the same source")
                 return manifest_of(app.spec, app.template)
@@ -351,6 +351,10 @@ class Control:
             async with self._changing:
                 self._check_free(labels, overwrite)
                 return await self._make(image, labels, tell)
+
+    def _alone(self, app_id: str) -> asyncio.Lock:
+        """The lock of one app, which is forgotten with its last holder."""
+        return self._installing.setdefault(app_id, asyncio.Lock())
 
     async def _sweep(self) -> None:
         """Once, before the first program's image is made: remove those that a dockscale left which ended meanwhile."""
@@ -412,7 +416,7 @@ class Control:
         fixed = _MADE_BY_INSTALL | ({"type"} if self._app(app_id).spec.runtime else set())
         if changed := sorted(fixed & changes.keys()):
             raise SpecError([f"{field} cannot be changed; install the app anew" for field in changed])
-        async with self._installing[app_id], self._changing:
+        async with self._alone(app_id), self._changing:
             base = self._installed(app_id)
             labels = {label: value for label, value in base.labels.items() if label.startswith(PREFIX)}
             return await self._make(base, labels | {SOURCE_HASH: ""} | labels_of(changes))
@@ -425,7 +429,7 @@ class Control:
             ByHand: it was labelled by hand, or its image was given another name by hand.
             EngineError: the engine could not remove the image.
         """
-        async with self._installing[app_id]:
+        async with self._alone(app_id):
             async with self._changing:
                 self._installed(app_id)
                 app = self._app(app_id)

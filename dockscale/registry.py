@@ -126,14 +126,13 @@ class Registry:
         self._tell_invalid(catalog.invalid)
         for app_id, entry in catalog.apps.items():
             self._tender.observe(self.apps[app_id], entry.members, began)
-        members = {app: [each for each in catalog.orphans if _belongs(each, app)] for app in self.trials}
         for app in self.trials:
-            self._tender.observe(app, members[app], began)
+            self._tender.observe(app, [each for each in catalog.orphans if _is_of(each, app)], began)
         # All that runs is known before anything is started: the host's budget is one for all apps.
         for app in self.apps.values():
             self._tender.tick(app)
         for container in catalog.orphans:
-            if not any(container in of_trial for of_trial in members.values()):
+            if not any(_is_of(container, app) for app in self.trials):
                 self._tender.discard(container)
 
     def _tell_invalid(self, invalid: tuple[Invalid, ...]) -> None:
@@ -146,5 +145,5 @@ class Registry:
         return f"<Registry apps={len(self.apps)} invalid={len(self.invalid)} engine_up={self.engine_up}>"
 
 
-def _belongs(copy: Container, app: App) -> bool:
+def _is_of(copy: Container, app: App) -> bool:
     return copy.labels.get(INSTANCE_OF) == app.app_id

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dockscale import programs
 from dockscale.core.spec import APP_ID, INSTALLED, SpecError
 from dockscale.engine.memory import Program
 from dockscale.programs import ProgramFailed
@@ -225,7 +226,10 @@ async def test_a_program_that_ends_before_it_registers_is_not_waited_for() -> No
         (registers("a", "b", "default"), "a", "a"),
     ],
 )
-async def test_the_service_that_makes_it_ready_is_found_out(works: Works, given: str | None, found: str) -> None:
+async def test_the_service_that_makes_it_ready_is_found_out(
+    works: Works, given: str | None, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "SETTLED_S", 1.0)  # far more than lies between two services
     startup = {"startup_config": {"wait_for_service": given}} if given else {}
     async with building(works) as (it, _):
         info = await it.dockscale.control.install(HELLO | startup)
