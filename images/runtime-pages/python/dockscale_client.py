@@ -9,8 +9,8 @@ import types
 _stands_in = "httpx" not in sys.modules  # it is for a transport that is rarely used, and large; programs may load it
 if _stands_in:
     sys.modules["httpx"] = types.SimpleNamespace(AsyncClient=None)
-from hypha_rpc.rpc import RPC  # noqa: E402
-from hypha_rpc.websocket_client import ServerContextManager  # noqa: E402
+from hypha_rpc.rpc import RPC  # noqa: E402  # now that httpx is stood in for
+from hypha_rpc.websocket_client import ServerContextManager  # noqa: E402  # likewise
 
 if _stands_in:
     del sys.modules["httpx"]
