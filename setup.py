@@ -12,8 +12,8 @@ from setuptools.command.build_py import build_py
 
 HOT = (
     "core/load", "core/balance", "core/pool", "core/routes", "core/policy", "core/app",
-    "proxy/wire", "proxy/fields", "proxy/peer", "proxy/listener", "proxy/upstream", "proxy/tunnel", "proxy/replies",
-    "proxy/exchange", "proxy/local", "proxy/entry",
+    "proxy/wire", "proxy/fields", "proxy/peer", "proxy/tls", "proxy/listener", "proxy/upstream", "proxy/tunnel",
+    "proxy/replies", "proxy/exchange", "proxy/local", "proxy/entry",
     "hub/frames", "hub/wire", "hub/clients", "hub/services", "hub/hub", "hub/calls",
 )  # fmt: skip
 """What every request and every call passes through. The same files run uncompiled, at about half the speed."""

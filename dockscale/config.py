@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     """Address of the main port, which serves the apps."""
     port: int = Field(9527, ge=0, le=65535)
     """Main port."""
+    tls_certificate: str = ""
+    """PEM file of the certificate and those that lead to its root. With it the main port takes TLS only."""
+    tls_key: str = ""
+    """PEM file of the certificate's key, without a password."""
     admin_host: str = "127.0.0.1"
     """Address of the admin port. Anything but a loopback address needs `DOCKSCALE_ADMIN_TOKEN`."""
     admin_port: int = Field(9528, ge=0, le=65535)
@@ -90,6 +94,8 @@ class Settings(BaseSettings):
     """Network on which instances are reached, and copies of images made. Empty: an instance's first network."""
     rpc_url: Annotated[str, AfterValidator(_url)] = ""
     """Main port as apps of type `rpc` reach it, such as http://dockscale:9527. Empty: found out from the network."""
+    rpc_port: int = Field(9529, ge=0, le=65535)
+    """With TLS and no `DOCKSCALE_RPC_URL`: port without TLS for apps of type `rpc`, open on their network alone."""
     base_image: str = "python:3.12-slim"
     """Image with Python 3.11 or newer, on which the runtimes of installed programs are made where they are missing."""
     pip_index_url: str = ""

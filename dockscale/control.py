@@ -70,15 +70,17 @@ class Tender(Protocol):
 
 class Control:
     def __init__(
-        self, registry: Registry, engine: Engine, tender: Tender, programs: Programs, clock: Clock, main_port: int,
-        only: str,
+        self, registry: Registry, engine: Engine, tender: Tender, programs: Programs, clock: Clock, only: str,
+        *, scheme: str, domain: str, port: int,
     ) -> None:  # fmt: skip
         self._registry = registry
         self._engine = engine
         self._tender = tender
         self._programs = programs
         self._clock = clock
-        self._port = main_port
+        self._scheme = scheme
+        self._domain = domain
+        self._port = "" if (scheme, port) in (("http", 80), ("https", 443)) else f":{port}"
         self._tag = slug(only) or "latest"
         """Of installed apps' images: several dockscales on one engine may have apps of one name."""
         self._epoch = time.time() - clock()
@@ -557,10 +559,8 @@ class Control:
         return {"instances": instances}
 
     def _url(self, url: str) -> str:
-        if url.startswith("/"):
-            return f"http://localhost:{self._port}{url}"
         host, slash, path = url.partition("/")
-        return f"http://{host}:{self._port}{slash}{path}"
+        return f"{self._scheme}://{host or self._domain}{self._port}{slash}{path}"
 
     def _instance(self, instance: Instance, app: App) -> dict[str, Any]:
         now = self._clock()

@@ -5,18 +5,21 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import docker
 import requests
 
+from dockscale.certificate import BadCertificate, open_certificate
 from dockscale.config import Settings
 from dockscale.core.spec import ENABLE, MANAGED, OWN_LABELS, PREFIX, SpecError, enabled, parse
 
 API_AT_LEAST = (1, 41)
 SKEW_S = 2.0
 """Clocks that differ by less are the same."""
+RENEW_DAYS = 14
+"""What renews certificates by itself does so a month before they end: later, it does not work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ def examine(settings: Settings, server: dict[str, object] | None, why_not: str) 
             yield from _misread(client, only)
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
         yield Finding(False, f"no container engine answers: {error}", _way_to_engine(str(error)))
+    yield from _certificate(settings)
     yield from _server(settings, server, why_not)
 
 
@@ -67,6 +71,20 @@ def _clock(engines: str, now: float) -> Finding:
         return Finding(True, "the clocks of the engine and this host agree")
     told = f"the engine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this host's"
     return Finding(False, told, "set both by the same time server: cooldowns and listings go by them")
+
+
+def _certificate(settings: Settings) -> Iterator[Finding]:
+    try:
+        certificate = open_certificate(settings.tls_certificate, settings.tls_key)
+    except BadCertificate as error:
+        yield Finding(False, "the main port has no certificate to show", str(error))
+        return
+    if certificate is not None:
+        days = (certificate.expires - datetime.now(UTC)).days
+        text = f"the certificate is for {', '.join(certificate.names)}, and good for {days} days"
+        yield Finding(
+            days >= RENEW_DAYS, text, "" if days >= RENEW_DAYS else "renew it: dockscale takes new files by itself"
+        )
 
 
 def _network(client: docker.DockerClient, name: str) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from aiohttp import web
 from dockscale import __version__, metrics
 from dockscale.admin import api
 from dockscale.admin.guards import is_loopback
+from dockscale.certificate import BadCertificate, Certificate, open_certificate
 from dockscale.config import Settings
 from dockscale.control import Control
 from dockscale.core.host import Host
@@ -33,7 +34,7 @@ from dockscale.proxy.listener import Limits, Listener
 from dockscale.proxy.peer import Patrol
 from dockscale.proxy.upstream import Upstream
 from dockscale.proxy.waiting import WaitingRoom, plain_page
-from dockscale.reach import main_url
+from dockscale.reach import Inside, main_url
 from dockscale.registry import Registry
 from dockscale.runtimes import RUNTIMES, Runtimes
 from dockscale.scaler import Scaler
@@ -148,9 +149,16 @@ async def _build(
         network=settings.network, parallel_starts=settings.parallel_starts, create_ahead=settings.create_ahead,
     )  # fmt: skip
     registry = Registry(engine, scaler, clock, random.randrange, settings.domain)
+    certificate = _certificate(settings)
+
+    async def rpc_url() -> str:
+        if certificate is None or settings.rpc_url:
+            return await main_url(engine, settings.rpc_url, main_port)
+        return await inside.url()
+
     rpc = Rpc(
         registry.apps, _tokens(settings), settings.auth, clock, tasks, wake=scaler.tick, unplugged=scaler.unplugged,
-        url=lambda: main_url(engine, settings.rpc_url, main_port), response_timeout=settings.response_timeout,
+        url=rpc_url, response_timeout=settings.response_timeout,
     )  # fmt: skip
     listeners.push_async_callback(rpc.close, 0.0)
     scaler.connect_to(rpc.instances)
@@ -161,10 +169,14 @@ async def _build(
     main = Listener(entry.handle, entry.refuse, upstream.patrol, _limits(settings))
     listeners.push_async_callback(main.close, settings.shutdown_timeout)
     with _told(settings.host, settings.port, "DOCKSCALE_PORT"):
-        main_port = await main.open(settings.host, settings.port)
+        main_port = await main.open(settings.host, settings.port, certificate)
+    inside = Inside(engine, main.open, settings.rpc_port)
     runtimes = Runtimes(engine, settings.base_image, settings.pip_index_url)
     programs = Programs(engine, scaler, registry.trials, clock, runtimes, rpc.instances.services)
-    control = Control(registry, engine, scaler, programs, clock, main_port, settings.only)
+    control = Control(
+        registry, engine, scaler, programs, clock, settings.only,
+        scheme="https" if certificate else "http", domain=settings.domain, port=main_port,
+    )  # fmt: skip
     rpc.connect_to(control)
 
     def scrape() -> AsyncIterator[bytes]:
@@ -187,8 +199,35 @@ async def _build(
         await web.TCPSite(admin, settings.admin_host, settings.admin_port).start()
     admin_port = int(admin.addresses[0][1])
     tasks.create_task(registry.run(), name="registry")
+    if certificate is not None:
+        tasks.create_task(certificate.watch(), name="certificate")
+        if not settings.rpc_url:
+            tasks.create_task(_open_inside(inside, registry, settings.interval), name="inside")
     tasks.create_task(scaler.run(registry.apps.values, settings.interval), name="scaler")
     return Running(registry, scaler, control, entry, rpc, main, main_port, admin_port)
+
+
+async def _open_inside(inside: Inside, registry: Registry, again_s: float) -> None:
+    """Let in the instances that run already: they knock without being started."""
+    await registry.synced.wait()
+    while True:
+        try:
+            log.info("rpc_serving", url=await inside.url())
+        except EngineError as error:
+            log.warning("rpc_unreachable", error=str(error), again_in_s=again_s)
+            await asyncio.sleep(again_s)
+        else:
+            return
+
+
+def _certificate(settings: Settings) -> Certificate | None:
+    try:
+        certificate = open_certificate(settings.tls_certificate, settings.tls_key)
+    except BadCertificate as error:
+        raise CannotStart(str(error)) from None
+    if certificate is not None:
+        log.info("certificate_taken", names=certificate.names, expires=certificate.expires.isoformat())
+    return certificate
 
 
 def _waiting_page(settings: Settings) -> str:

@@ -15,6 +15,7 @@ DOCS = ROOT / "docs"
 
 EVERYTHING = ("*",)
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "certificate": (),
     "config": (),
     "logs": (),
     "core.schedule": (),
@@ -62,7 +63,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "hub.*": ("core", "claim", "config", "hub"),
     "metrics": ("core", "registry", ""),
     "reference": ("core.spec", "config"),
-    "doctor": ("config", "core.spec"),
+    "doctor": ("certificate", "config", "core.spec"),
     "cli": ("", "cli.show"),
     "cli.*": ("cli", "config", "core.spec", "doctor", "hub.kept", "hub.tokens", "logs", "reference", "server"),
     "server": EVERYTHING,
@@ -95,6 +96,7 @@ SEEN_FROM_OUTSIDE = {
     "admin.api": "test_admin.py",
     "admin.guards": "test_admin.py",
     "admin.page": "test_admin.py",
+    "certificate": "test_tls.py",
     "cli.act": "test_cli.py",
     "cli.chosen": "test_config.py",
     "cli.host": "test_cli.py",
@@ -130,6 +132,7 @@ SEEN_FROM_OUTSIDE = {
     "proxy.listener": "test_slow_and_broken.py",
     "proxy.peer": "test_slow_and_broken.py",
     "proxy.replies": "test_proxy.py",
+    "proxy.tls": "test_tls.py",
     "proxy.tunnel": "test_proxy.py",
     "proxy.upstream": "test_slow_and_broken.py",
     "proxy.waiting": "test_waiting.py",

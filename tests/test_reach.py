@@ -1,5 +1,8 @@
 """Where instances reach dockscale, as they see it themselves."""
 
+import errno
+import os
+
 import pytest
 
 from dockscale import reach
@@ -30,6 +33,14 @@ async def test_the_address_is_that_on_the_way_to_the_engines_network() -> None:
 async def test_where_there_is_no_way_it_says_what_to_set() -> None:
     with pytest.raises(EngineError, match="set DOCKSCALE_RPC_URL"):
         await reach.main_url(Elsewhere(), "", 9527)
+
+
+async def test_a_port_that_instances_need_and_cannot_have_is_named_with_its_setting() -> None:
+    async def taken(address: str, port: int) -> int:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+    with pytest.raises(EngineError, match=r"cannot listen on 127\.0\.0\.1:9529 .*set DOCKSCALE_RPC_PORT"):
+        await reach.Inside(MemoryEngine(), taken, 9529).url()
 
 
 @pytest.mark.engine

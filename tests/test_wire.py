@@ -514,7 +514,7 @@ def test_a_cookie_is_for_the_apps_own_addresses(prefix: str, path: bytes) -> Non
 
 def sent_on(head: bytes, *trusted: str, prefix: bytes = b"") -> list[bytes]:
     networks = [ip_network(each) for each in trusted]
-    written = fields.request_head(parse_request(head), b"/p", prefix, b"id", b"10.0.0.1", networks)
+    written = fields.request_head(parse_request(head), b"/p", prefix, b"id", b"10.0.0.1", b"http", networks)
     assert written.endswith(b"\r\n\r\n")
     return written[:-4].split(b"\r\n")
 

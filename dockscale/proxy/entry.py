@@ -99,7 +99,9 @@ class Entry:
         """Leave to the hub what is its to answer, and tell whether it is."""
         path = request.target.partition(b"?")[0]
         if request.upgrade.lower() == WEBSOCKET and path in (b"/", b"/ws"):
-            head = fields.request_head(request, request.target, b"", request_id, client.address, self._ways.trusted)
+            head = fields.request_head(
+                request, request.target, b"", request_id, client.address, client.scheme, self._ways.trusted
+            )
             address = fields.client_of(request, client.address, self._ways.trusted)
             client.hand_over(hub.socket(head, address))
         elif not isinstance(route, ToHub) or (route.service and not hub.has_service(route.workspace, route.service)):

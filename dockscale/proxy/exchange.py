@@ -164,7 +164,7 @@ class Exchange:
         connection.touch()
         head = fields.request_head(
             request, route.path.encode("latin-1"), route.prefix.encode("latin-1"), self._request_id, client.address,
-            self._ways.trusted,
+            client.scheme, self._ways.trusted,
         )  # fmt: skip
         connection.transport.write(head)
         if request.length:

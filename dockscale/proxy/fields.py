@@ -23,11 +23,17 @@ _KEPT_WHATEVER = (
 
 
 def request_head(
-    request: RequestHead, path: bytes, prefix: bytes, request_id: bytes, address: bytes, trusted: Networks
+    request: RequestHead,
+    path: bytes,
+    prefix: bytes,
+    request_id: bytes,
+    address: bytes,
+    scheme: bytes,
+    trusted: Networks,
 ) -> bytes:
     """Write the head that an instance gets: the client's fields, less those of the connection, plus where it came from.
 
-    `path` is what is left of the target after `prefix` was stripped; `address` is the client's.
+    `path` is what is left of the target after `prefix` was stripped; `address` is the client's, `scheme` how it came.
     """
     believed = bool(trusted) and _is_in(address.decode(), trusted)
     left_out = _FROM_TRUSTED if believed else _FROM_STRANGERS
@@ -47,17 +53,18 @@ def request_head(
     elif request.te:
         lines.append(b"TE: trailers\r\nConnection: TE")
     if believed:
-        lines += _believed(request, prefix, address)
+        lines += _believed(request, prefix, address, scheme)
     else:
         host = request.host or b"localhost"
-        lines.append(b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: %b" % (address, host))
+        told = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b"
+        lines.append(told % (address, scheme, host))
         if prefix:
             lines.append(b"X-Forwarded-Prefix: %b" % prefix)
     lines.append(b"X-Request-Id: %b\r\n\r\n" % request_id)
     return b"\r\n".join(lines)
 
 
-def _believed(request: RequestHead, prefix: bytes, address: bytes) -> list[bytes]:
+def _believed(request: RequestHead, prefix: bytes, address: bytes, scheme: bytes) -> list[bytes]:
     """Add to what a trusted proxy in front said."""
     sent: dict[bytes, list[bytes]] = {}
     for lower, value, _ in request.fields:
@@ -65,7 +72,7 @@ def _believed(request: RequestHead, prefix: bytes, address: bytes) -> list[bytes
             sent.setdefault(lower, []).append(value)
     lines = [b"X-Forwarded-For: %b" % b", ".join([*sent.get(b"x-forwarded-for", ()), address])]
     if b"x-forwarded-proto" not in sent:
-        lines.append(b"X-Forwarded-Proto: http")
+        lines.append(b"X-Forwarded-Proto: %b" % scheme)
     if b"x-forwarded-host" not in sent:
         lines.append(b"X-Forwarded-Host: %b" % request.host)
     prefix = b"".join(sent.get(b"x-forwarded-prefix", ())) + prefix

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import resource
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,7 @@ from typing import Protocol, cast
 import structlog
 
 from dockscale.proxy.peer import HELD_AT, Patrol, Peer, Pipe, has_ended
+from dockscale.proxy.tls import Tls
 from dockscale.proxy.wire import Body, Malformed, RequestHead, body_of, check_begun, parse_request
 
 log = structlog.get_logger()
@@ -61,11 +63,13 @@ class Client(Peer):
 
     __slots__ = (
         "_blank", "_buffered", "_left", "_limits", "_listener", "_reading", "_searched", "address", "answered", "body",
-        "keep_alive", "lingers", "occupation", "request", "upload",
+        "keep_alive", "lingers", "occupation", "request", "scheme", "upload",
     )  # fmt: skip
 
-    def __init__(self, listener: "Listener") -> None:
+    def __init__(self, listener: "Listener", scheme: bytes) -> None:
         super().__init__(listener.loop, listener.patrol, listener.limits.client_timeout)
+        self.scheme = scheme
+        """`https` or `http`."""
         self.address = b""
         self.occupation: Occupation | None = None
         self.request: RequestHead | None = None
@@ -242,6 +246,10 @@ class Client(Peer):
             raise Malformed(f"the request line is longer than {limit} bytes", 414, "target_too_long")
         raise Malformed(f"the head is larger than {limit} bytes", 431, "headers_too_large")
 
+    def not_tls(self) -> None:
+        """It came to a port for TLS and speaks none."""
+        self._refuse(Malformed("this port takes TLS only: ask it for https://", 400, "tls_only"))
+
     def _refuse(self, error: Malformed) -> None:
         self.keep_alive = False
         self._listener.refuse(self, error)
@@ -360,8 +368,16 @@ Handle = Callable[[Client, RequestHead], None]
 Refuse = Callable[[Client, Malformed], None]
 
 
+class Certificate(Protocol):
+    """What a port shows its clients."""
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For the next handshake."""
+
+
 class Listener:
-    """Listens on the main port. `handle` answers a request, `refuse` what could not be read as one."""
+    """Listens on ports. `handle` answers a request, `refuse` what could not be read as one."""
 
     def __init__(self, handle: Handle, refuse: Refuse, patrol: Patrol, limits: Limits) -> None:
         self.handle = handle
@@ -371,7 +387,7 @@ class Listener:
         self.clients: set[Client] = set()
         self.closing = False
         self.loop = asyncio.get_running_loop()
-        self._sockets: list[socket.socket] = []
+        self._sockets: list[tuple[socket.socket, Certificate | None]] = []
         self._accepting = False
         self._most = limits.max_connections or _most_connections()
         self._again: asyncio.TimerHandle | None = None
@@ -380,20 +396,23 @@ class Listener:
         """Only so that they are not forgotten by the garbage collector."""
         self._empty = asyncio.Event()
 
-    async def open(self, host: str, port: int) -> int:
-        """Listen, and return the port.
+    async def open(self, host: str, port: int, certificate: Certificate | None = None) -> int:
+        """Listen, for TLS if there is a certificate, and return the port.
 
         Raises:
             OSError: the address is taken, or is none of this machine's.
         """
         found = await self.loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        opened: list[socket.socket] = []
         try:
             for family, _, _, _, address in dict.fromkeys(found):
-                self._sockets.append(_listening(family, (address[0], port, *address[2:])))
-                port = port or self._sockets[0].getsockname()[1]
+                opened.append(_listening(family, (address[0], port, *address[2:])))
+                port = port or opened[0].getsockname()[1]
         except OSError:
-            self._close_sockets()
+            for listening in opened:
+                listening.close()
             raise
+        self._sockets += [(listening, certificate) for listening in opened]
         self._accept_again()
         return port
 
@@ -427,8 +446,8 @@ class Listener:
     def _accept_again(self) -> None:
         self._again = None
         self._accepting = True
-        for listening in self._sockets:
-            self.loop.add_reader(listening.fileno(), self._accept, listening)
+        for listening, certificate in self._sockets:
+            self.loop.add_reader(listening.fileno(), self._accept, listening, certificate)
 
     def _stop_accepting(self) -> None:
         if self._again is not None:
@@ -436,10 +455,10 @@ class Listener:
             self._again = None
         if self._accepting:
             self._accepting = False
-            for listening in self._sockets:
+            for listening, _ in self._sockets:
                 self.loop.remove_reader(listening.fileno())
 
-    def _accept(self, listening: socket.socket) -> None:
+    def _accept(self, listening: socket.socket, certificate: Certificate | None) -> None:
         """Accept who knocks, within bounds: more wait in the kernel's line until there is room."""
         for _ in range(ACCEPT_AT_ONCE):
             if len(self.clients) >= self._most:
@@ -456,15 +475,18 @@ class Listener:
                 self._pause(error)
                 return
             sock.setblocking(False)
-            client = Client(self)
+            client = Client(self, b"https" if certificate else b"http")
             self.clients.add(client)
-            task = self.loop.create_task(self._connect(client, sock), name="accept")
+            task = self.loop.create_task(self._connect(client, sock, certificate), name="accept")
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)
 
-    async def _connect(self, client: Client, sock: socket.socket) -> None:
+    async def _connect(self, client: Client, sock: socket.socket, certificate: Certificate | None) -> None:
+        protocol = client.protocol
+        if certificate is not None:
+            protocol = Tls(certificate.context, client, client.not_tls, self.limits.header_timeout).protocol
         try:
-            await self.loop.connect_accepted_socket(lambda: client.protocol, sock)
+            await self.loop.connect_accepted_socket(lambda: protocol, sock)
         except OSError as error:
             log.warning("accept_failed", error=str(error))
             self.gone(client)
@@ -480,7 +502,7 @@ class Listener:
         self._again = self.loop.call_later(ACCEPT_AGAIN_S, self._accept_again)
 
     def _close_sockets(self) -> None:
-        for listening in self._sockets:
+        for listening, _ in self._sockets:
             listening.close()
         self._sockets.clear()
 

@@ -66,7 +66,7 @@ class LocalRequest:
         app: App | None = None,
     ) -> None:
         head = fields.request_head(
-            request, request.target, prefix.encode("latin-1"), request_id, client.address, ways.trusted
+            request, request.target, prefix.encode("latin-1"), request_id, client.address, client.scheme, ways.trusted
         )
         self.method = request.method.decode("latin-1")
         self.target = request.target.decode("latin-1")

@@ -255,7 +255,8 @@ async def client(it: World, *, buffer: int = 0) -> AsyncIterator[Wire]:
     loop = asyncio.get_running_loop()
     await loop.sock_connect(with_options, ("127.0.0.1", it.dockscale.main_port))
     with_options.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    _, wire = await loop.create_connection(Wire, sock=with_options)
+    name = "127.0.0.1" if it.trust else None
+    _, wire = await loop.create_connection(Wire, sock=with_options, ssl=it.trust, server_hostname=name)
     try:
         yield wire
     finally:

@@ -1,6 +1,7 @@
 """The whole of dockscale in this process, on real sockets, over the memory engine or a real one."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -50,10 +51,12 @@ class World:
     dockscale: Running
     clock: ShiftedClock
     session: aiohttp.ClientSession
+    trust: ssl.SSLContext | None = None
+    """What a client of the main port needs, if that speaks TLS."""
 
     @property
     def base(self) -> str:
-        return f"http://127.0.0.1:{self.dockscale.main_port}"
+        return f"{'https' if self.trust else 'http'}://127.0.0.1:{self.dockscale.main_port}"
 
     @property
     def admin(self) -> str:
@@ -75,6 +78,7 @@ class World:
     async def get(self, path: str = "/", app_id: str = "web", **more: Any) -> tuple[int, Any]:
         """GET from an app by its host; status and body (JSON decoded where it is JSON)."""
         headers = {"Host": f"{app_id}.localhost", **more.pop("headers", {})}
+        more.setdefault("ssl", self.trust or True)
         async with self.session.get(self.base + path, headers=headers, **more) as answer:
             is_json = answer.content_type == "application/json"
             return answer.status, await (answer.json() if is_json else answer.text())
@@ -96,7 +100,7 @@ async def serving(engine: Engine, **settings: Any) -> AsyncIterator[World]:
     clock = ShiftedClock()
     chosen: dict[str, Any] = {
         "host": "127.0.0.1", "port": 0, "admin_port": 0, "interval": 3600.0, "shutdown_timeout": 5.0,
-        "create_ahead": False, "token_secret": "of tests, and long enough to be one", "_env_file": None,
+        "rpc_port": 0, "create_ahead": False, "token_secret": "of tests, and long enough to be one", "_env_file": None,
     } | settings  # fmt: skip
     connector = aiohttp.TCPConnector(limit=0)
     unhandled: list[dict[str, Any]] = []
@@ -106,7 +110,9 @@ async def serving(engine: Engine, **settings: Any) -> AsyncIterator[World]:
         running(Settings(**chosen), engine, clock) as dockscale,
     ):
         await until(dockscale.registry.synced.is_set, "the engine was listed")
-        yield World(engine, dockscale, clock, session)
+        certificate = chosen.get("tls_certificate")
+        trust = ssl.create_default_context(cafile=certificate) if certificate else None
+        yield World(engine, dockscale, clock, session, trust)
     assert unhandled == [], "nothing fails where nobody looks"
 
 

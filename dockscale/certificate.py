@@ -1,0 +1,157 @@
+"""The certificate of the main port: read from its files, tried, and read anew when these change."""
+
+import asyncio
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import structlog
+
+log = structlog.get_logger()
+
+LOOK_S = 2.0
+"""How often it is looked whether the files are others."""
+
+
+class BadCertificate(Exception):
+    """The message says which file is in the way, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    context: ssl.SSLContext
+    names: tuple[str, ...]
+    expires: datetime
+
+
+class Certificate:
+    """What the main port shows its clients: `context` is for the next handshake, so ask for it each time."""
+
+    def __init__(self, certificate: str, key: str) -> None:
+        """Read both PEM files.
+
+        Raises:
+            BadCertificate: they cannot be used.
+        """
+        self._files = certificate, key
+        self._stamps = self._look_at_files()
+        self._taken = _read(certificate, key)
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        return self._taken.context
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The host names and addresses that it is for."""
+        return self._taken.names
+
+    @property
+    def expires(self) -> datetime:
+        return self._taken.expires
+
+    async def watch(self) -> None:
+        """Take what the files hold as soon as they change; while that cannot be used, keep what was there before."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            stamps = self._look_at_files()
+            if stamps == self._stamps:
+                continue
+            self._stamps = stamps
+            try:
+                self._taken = _read(*self._files)
+            except BadCertificate as error:
+                log.error("certificate_refused", error=str(error), hint="the one before stays in use")
+            else:
+                log.info("certificate_taken", names=self.names, expires=self.expires.isoformat())
+
+    def _look_at_files(self) -> list[tuple[int, int, int] | None]:
+        return [_stamp(Path(file)) for file in self._files]
+
+
+def open_certificate(certificate: str, key: str) -> Certificate | None:
+    """Return what two settings name, or None if they name nothing.
+
+    Raises:
+        BadCertificate: only one is set, or the files cannot be used.
+    """
+    if certificate and key:
+        return Certificate(certificate, key)
+    if certificate or key:
+        missing, there = ("KEY", "CERTIFICATE") if certificate else ("CERTIFICATE", "KEY")
+        raise BadCertificate(f"DOCKSCALE_TLS_{there} is set, and DOCKSCALE_TLS_{missing} is not: set both, or neither")
+    return None
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        seen = file.stat()
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_mtime_ns, seen.st_size
+
+
+def _read(certificate: str, key: str) -> _Taken:
+    chain = _pem("DOCKSCALE_TLS_CERTIFICATE", certificate, "BEGIN CERTIFICATE-----")
+    if "ENCRYPTED" in _pem("DOCKSCALE_TLS_KEY", key, "PRIVATE KEY-----"):
+        raise BadCertificate(
+            f"DOCKSCALE_TLS_KEY={key} is encrypted, and nobody is there to be asked for its password: "
+            f"write it without one, as `openssl pkey -in {key} -out OTHER` does"
+        )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key)
+        shown = _shown(context, chain)
+    except ssl.SSLCertVerificationError as error:
+        raise BadCertificate(
+            f"DOCKSCALE_TLS_CERTIFICATE={certificate} would be refused by clients: {error.verify_message}; renew it"
+        ) from None
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise BadCertificate(
+                f"DOCKSCALE_TLS_KEY={key} is not the key of DOCKSCALE_TLS_CERTIFICATE={certificate}: "
+                "name the two that were made together"
+            ) from None
+        raise BadCertificate(
+            f"DOCKSCALE_TLS_CERTIFICATE={certificate} or DOCKSCALE_TLS_KEY={key} is damaged ({error}): copy them anew"
+        ) from None
+    names = tuple(name for _, name in cast("tuple[tuple[str, str], ...]", shown.get("subjectAltName", ())))
+    expires = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), UTC)
+    return _Taken(context, names, expires)
+
+
+def _pem(setting: str, file: str, mark: str) -> str:
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise BadCertificate(
+            f"{setting}={file} cannot be read ({why}): name a PEM file that this user may read"
+        ) from None
+    if mark not in text:
+        raise BadCertificate(f"{setting}={file} holds no `-----{mark}`: name the PEM file that does") from None
+    return text
+
+
+def _shown(context: ssl.SSLContext, chain: str) -> dict[str, object]:
+    """Show the certificate to a client that trusts it, in memory, and return what that sees.
+
+    Raises:
+        ssl.SSLError: the client would not take it, as when it has expired.
+    """
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    trusting.load_verify_locations(cadata=chain)
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client, server = trusting.wrap_bio(down, up), context.wrap_bio(up, down, server_side=True)
+    for side in (client, server, client):
+        with suppress(ssl.SSLWantReadError):  # the other side has to answer first
+            side.do_handshake()
+    return dict(client.getpeercert() or {})
