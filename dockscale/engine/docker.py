@@ -309,7 +309,7 @@ class DockerEngine:
         for pool in shown["IPAM"]["Config"] or ():
             subnet = ip_network(pool["Subnet"])
             if subnet.version == 4:
-                # Docker does not tell the one that it chose itself for a given subnet, nor that of its own bridge before
+                # Docker does not tell the one that it chose for a given subnet, nor that of its own bridge before
                 # the daemon's second start: it is the first address.
                 return str(pool.get("Gateway") or subnet[1])
         raise EngineError(f"the network {network} has no gateway")
