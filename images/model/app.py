@@ -1,13 +1,7 @@
 """A small real model behind HTTP: tells which language a text is in."""
 
-# ruff: noqa: E402  # the signal comes before what takes a second to load
-import os
-import signal
-
-# Until the server has its own handler: process number 1 would ignore SIGTERM and be killed after 10 s.
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-
 import asyncio
+import os
 from typing import Annotated
 
 import uvicorn

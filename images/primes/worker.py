@@ -1,13 +1,7 @@
 """An RPC worker: an ordinary hypha_rpc program, whose functions anybody calls at `default@primes`."""
 
-# ruff: noqa: E402  # the signal comes before what takes a while to load
-import os
-import signal
-
-# Process number 1 ignores SIGTERM unless it says otherwise, and would be killed after 10 s.
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-
 import asyncio
+import os
 from collections.abc import Iterator
 
 from hypha_rpc import connect_to_server

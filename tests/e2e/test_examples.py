@@ -48,8 +48,9 @@ def told(name: str) -> list[tuple[str, str]]:
 
 
 def fits(printed: str, promised: str) -> bool:
-    """Tell whether a text is what README promises: each `…` there stands for anything."""
-    return re.fullmatch(re.escape(promised.strip()).replace("…", ".*"), printed.strip(), re.DOTALL) is not None
+    """Tell whether a text is what README promises: each `…` there stands for anything, or nothing."""
+    pattern = re.escape(promised.strip()).replace("…", ".*") + "\n?"
+    return re.fullmatch(pattern, printed.strip() + "\n", re.DOTALL) is not None
 
 
 class Example:
@@ -61,7 +62,7 @@ class Example:
         services = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())["services"]
         [self.app_id] = [service for service, what in services.items() if "labels" in what]
         self._more = folder / "only.yaml"
-        self._more.write_text(json.dumps({"services": {self.app_id: {"labels": real.labels}}}))
+        self._more.write_text(json.dumps({"services": {service: {"labels": real.labels} for service in services}}))
         self._project = real.named(f"example-{name}")
         self._down = f"docker compose -f docs/examples/{name}.yaml down"
 
@@ -196,7 +197,9 @@ async def test_a_page_over_a_websocket_works_by_host_and_below_a_path_and_stays_
         for address in (f"ui.localhost:{it.server.port}/", f"localhost:{it.server.port}/ui/"):
             async with browsing() as page:
                 sockets: set[str] = set()
+                instances: set[str] = set()
                 page.on("websocket", lambda socket: sockets.add(socket.url))  # noqa: B023  # gone with the page
+                page.on("response", lambda got: instances.add(got.headers["x-dockscale-instance"]))  # noqa: B023  # likewise
                 await opened(page, f"http://{address}")
 
                 await page.get_by_role("button", name="Add").click()
@@ -205,11 +208,10 @@ async def test_a_page_over_a_websocket_works_by_host_and_below_a_path_and_stays_
                 await page.get_by_role("button", name="Add").click()
 
                 await expect(page.get_by_text("Total: 7")).to_be_visible()
+                shown = await page.get_by_text("Instance").inner_text()
+                await opened(page, f"http://{address}")
+                await expect(page.get_by_text(shown)).to_be_visible()
                 assert sockets == {f"ws://{address}_stcore/stream"}
-                instances = {await page.get_by_text("Instance").inner_text()}
-                for _ in range(5):
-                    await opened(page, f"http://{address}")
-                    instances.add(await page.get_by_text("Instance").inner_text())
                 assert len(instances) == 1
 
 
@@ -226,6 +228,6 @@ async def test_what_traefik_had_is_had_from_dockscale(real: Real, tmp_path: Path
             aiohttp.ClientSession() as visitor,
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as others,
         ):
+            assert len(await served(others)) == 2
             assert len(await served(visitor)) == 1
             assert {cookie.key for cookie in visitor.cookie_jar} == {"dockscale-shop"}
-            assert len(await served(others)) == 2
