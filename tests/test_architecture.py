@@ -99,6 +99,7 @@ SEEN_FROM_OUTSIDE = {
     "certificate": "test_tls.py",
     "cli.act": "test_cli.py",
     "cli.chosen": "test_config.py",
+    "cli.follow": "test_verbs.py",
     "cli.host": "test_cli.py",
     "cli.install": "test_cli.py",
     "cli.logs": "test_cli.py",
