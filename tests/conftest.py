@@ -58,6 +58,12 @@ def prometheus_ready() -> None:
 
 
 @pytest.fixture(scope="session")
+def haproxy_ready() -> None:
+    """Install HAProxy where it is missing."""
+    make_ready("haproxy", "haproxy.sh")
+
+
+@pytest.fixture(scope="session")
 def engine_ready() -> Iterator[None]:
     """Install and start an engine where none answers, and build the images that tests start."""
     make_ready("container engine", "engine.sh", "test-images.sh")

@@ -23,6 +23,11 @@ class Files:
         """Let it be good for so many days from now; below 0 it has ended."""
         openssl("x509", "-in", self.certificate, "-signkey", self.key, "-days", str(days), "-out", self.certificate)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The same, as a process is told."""
+        return {name.upper(): str(value) for name, value in self.settings.items()}
+
 
 def make(folder: Path, name: str = "own", *, names: str = NAMES) -> Files:
     """Make one that is good for a month."""

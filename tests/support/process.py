@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -31,10 +32,13 @@ class Server:
         ports = {"PORT": str(self.port), "ADMIN_PORT": str(self.admin_port), "HOST": "127.0.0.1"}
         self._settings = {f"DOCKSCALE_{name}": value for name, value in (ports | settings).items()}
         self.process: subprocess.Popen[bytes] | None = None
+        certificate = settings.get("TLS_CERTIFICATE")
+        self.trust = ssl.create_default_context(cafile=certificate) if certificate else None
+        """What a client of the main port needs, if that speaks TLS."""
 
     @property
     def base(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.trust else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def admin(self) -> str:
@@ -61,7 +65,7 @@ class Server:
 
     async def _readiness(self, session: aiohttp.ClientSession) -> int:
         try:
-            async with session.get(self.base + "/health/readiness") as answer:
+            async with session.get(self.base + "/health/readiness", ssl=self.trust or True) as answer:
                 return answer.status
         except aiohttp.ClientError:
             return 0
@@ -70,8 +74,8 @@ class Server:
 @asynccontextmanager
 async def process(session: aiohttp.ClientSession, **settings: str) -> AsyncIterator[Server]:
     server = Server(**settings)
-    await server.start(session)
     try:
+        await server.start(session)
         yield server
     finally:
         if server.process is not None and server.process.poll() is None:
