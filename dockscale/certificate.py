@@ -135,7 +135,7 @@ def _pem(setting: str, file: str, mark: str) -> str:
             f"{setting}={file} cannot be read ({why}): name a PEM file that this user may read"
         ) from None
     if mark not in text:
-        raise BadCertificate(f"{setting}={file} holds no `-----{mark}`: name the PEM file that does") from None
+        raise BadCertificate(f"{setting}={file} holds no `-----{mark}`: name the PEM file that does")
     return text
 
 
