@@ -21,9 +21,9 @@ OWNED = {
 }
 """Page, or folder of pages → the test file that runs its blocks."""
 NOT_RUN = {
-    "docs/monitoring/README.md": {"scripts/compose.sh --profile monitoring": "pulls two images from a registry"},
+    ("docs/monitoring/README.md", "scripts/compose.sh --profile monitoring"): "pulls two images from a registry",
 }
-"""Page → how a block begins that no test can run → why."""
+"""Page and how a block begins that no test can run → why."""
 OF_A_TEST = "org.dockscale.test"
 """What other tests on the same engine label."""
 LEFT_OUT = (".git", ".venv", "build", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis", ".env")
@@ -38,12 +38,12 @@ def owner(page: Path) -> str | None:
 
 
 def excused(block: Block) -> bool:
-    return any(block.code.startswith(beginning) for beginning in NOT_RUN.get(name(block.page), {}))
+    return any(page == name(block.page) and block.code.startswith(beginning) for page, beginning in NOT_RUN)
 
 
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 """The README comes last, since it ends with `make stop`."""
-RUN = [page for page in PAGES if blocks(page) and owner(page) is None]
+RUN = [page for page in PAGES if owner(page) is None and blocks(page)]
 
 
 @pytest.fixture(scope="module")
@@ -84,25 +84,23 @@ def test_a_page_does_what_it_says(page: Path, clone: Path) -> None:
 @pytest.mark.parametrize("page", RUN, ids=name)
 def test_every_block_of_a_page_is_run_or_used_or_excused(page: Path) -> None:
     found = blocks(page)
-    commands = [block for block in found if block.language in ("sh", "console")]
-    unused = [
-        block.where
-        for block in found
-        if block.saved_as
-        and not any(Path(block.saved_as).parts[0] in each.code for each in commands if each.line > block.line)
-    ]
 
     assert [block.where for block in found if not (block.known or excused(block))] == []
-    assert unused == []
+    assert [block.where for block in found if block.saved_as and not used(block, found)] == []
 
 
-def test_pages_of_other_tests_are_named_there() -> None:
-    for page in PAGES:
-        if blocks(page) and (test := owner(page)):
-            assert page.stem in (ROOT / test).read_text(), f"{test} does not run {name(page)}"
+def used(block: Block, among: list[Block]) -> bool:
+    """Whether commands further down name the file, or the folder, that this block is saved as."""
+    top = Path(block.saved_as or "").parts[0]
+    return any(each.language in ("sh", "console") and each.line > block.line and top in each.code for each in among)
+
+
+def test_pages_that_other_tests_run_are_named_there() -> None:
+    for owned, test in OWNED.items():
+        if (ROOT / owned).exists():
+            assert Path(owned).name in (ROOT / test).read_text(), f"{test} does not run {owned}"
 
 
 def test_all_that_is_excused_is_there() -> None:
-    for page, beginnings in NOT_RUN.items():
-        for beginning in beginnings:
-            assert any(block.code.startswith(beginning) for block in blocks(ROOT / page)), f"{page}: {beginning}"
+    for page, beginning in NOT_RUN:
+        assert any(block.code.startswith(beginning) for block in blocks(ROOT / page)), f"{page}: {beginning}"
