@@ -1,15 +1,15 @@
 """How fast and how well dockscale scales, against targets: wakes, a crowd, a step of load, storms, a thousand apps.
 
-Run: `.venv/bin/python -m bench.scaling` (less than four minutes; needs a Docker engine, and scripts/test-images.sh to
-have been run). Parts can be named: `waking standby crowd step storm ticks programs bounds`. `--rounds N` changes how
-often each is measured, `--downs N` and `--real-downs N` how long the storms of scale-downs are, `--seconds N` how long
-that of kills is, `--parallel 2,4,8` measures the step with other values of `DOCKSCALE_PARALLEL_STARTS` as well.
-`--output FILE` writes the tables to a file, too.
+Run: `.venv/bin/python -m bench.scaling` (less than six minutes; needs a Docker engine, and scripts/test-images.sh and
+scripts/chromium.sh to have been run). Parts can be named: `waking standby crowd step storm ticks seen programs bounds`.
+`--rounds N` changes how often each is measured, `--downs N` and `--real-downs N` how long the storms of scale-downs
+are, `--seconds N` how long that of kills is, `--parallel 2,4,8` measures the step with other values of
+`DOCKSCALE_PARALLEL_STARTS` as well. `--output FILE` writes the tables to a file, too.
 
 Method. dockscale runs in this process, on uvloop and with the product's defaults, on a real engine; so do the clients,
 which counts against it. Its clock can be set forward: what takes minutes of quiet does not take them here. The engine's
 own time is taken out, or measured beside. The parts say more: bench/waking.py, step.py, storm.py, bounds.py,
-programs.py and ticks.py. Loads are bounded, and go to loopback and the containers' bridge alone.
+programs.py, ticks.py and seen.py. Loads are bounded, and go to loopback and the containers' bridge alone.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from bench import waking
 from bench.bounds import bounds
 from bench.programs import programs
 from bench.report import Verdict, judgement, machine, say
+from bench.seen import seen
 from bench.stage import Part
 from bench.step import DEFAULT_PARALLEL, step
 from bench.storm import storm
@@ -42,6 +43,7 @@ def parts(options: argparse.Namespace) -> dict[str, Callable[[], Coroutine[Any, 
         "step": lambda: step(few, options.parallel),
         "storm": lambda: storm(options.downs, options.real_downs),
         "ticks": lambda: ticks(options.rounds),
+        "seen": lambda: seen(options.rounds),
         "programs": lambda: programs(few),
         "bounds": lambda: bounds(options.seconds),
     }

@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from tests.support.real import Real, sweep
+from tests.support.world import World, world
 
 ROOT = Path(__file__).parent.parent
 _missing: dict[str, str] = {}
@@ -90,6 +91,21 @@ def real(engine_ready: None) -> Iterator[Real]:
 def lasting_real(engine_ready: None) -> Iterator[Real]:
     """The real engine for all tests of a module together."""
     with labelled() as it:
+        yield it
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder without a `.env` of whoever runs the tests."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+async def web(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A dockscale with the app `web`, which verbs find."""
+    async with world() as it:
+        monkeypatch.setenv("DOCKSCALE_ADMIN_PORT", str(it.dockscale.admin_port))
         yield it
 
 

@@ -97,6 +97,7 @@ SEEN_FROM_OUTSIDE = {
     "admin.page": "test_admin.py",
     "cli.act": "test_cli.py",
     "cli.chosen": "test_config.py",
+    "cli.follow": "test_verbs.py",
     "cli.host": "test_cli.py",
     "cli.install": "test_cli.py",
     "cli.logs": "test_cli.py",

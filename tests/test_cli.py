@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,25 +22,10 @@ from dockscale.engine.memory import Program
 from dockscale.hub.kept import open_kept
 from dockscale.hub.tokens import Tokens
 from tests.support.backend import backend
+from tests.support.verbs import line_with, run, started
 from tests.support.world import BOUND_S, ENABLED, World, prefixed, until, world
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder without a `.env` of whoever runs the tests."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-async def web(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    async with world() as it:
-        monkeypatch.setenv("DOCKSCALE_ADMIN_PORT", str(it.dockscale.admin_port))
-        yield it
-
-
-async def run(*arguments: str) -> int:
-    """Run one verb while the server in this process goes on."""
-    return await asyncio.to_thread(cli.main, arguments)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 async def test_ps_shows_each_app_in_a_row_and_what_is_wrong_below(
@@ -304,34 +288,8 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert done.stderr == "code 0\n"
 
 
-@asynccontextmanager
-async def watching(it: World, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run `explain web --watch` as a user does; ends it if it has not ended."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "dockscale.cli", "explain", "web", "--watch", *more,
-        env=os.environ | {"DOCKSCALE_ADMIN_PORT": str(it.dockscale.admin_port)},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(BOUND_S):
-            yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def line_with(part: str, stream: asyncio.StreamReader | None) -> str:
-    """Read up to a line that holds `part`."""
-    assert stream is not None
-    while line := (await stream.readline()).decode():
-        if part in line:
-            return line
-    raise AssertionError(f"it has ended without {part!r}")
-
-
 async def test_explain_goes_on_with_each_decision_as_it_comes_until_ctrl_c(web: World) -> None:
-    async with watching(web) as process:
+    async with started(web, "explain", "web", "--watch") as process:
         first = await line_with("web: ", process.stdout)
         shown = await line_with("nobody asks for it", process.stdout)
         await web.get()
@@ -339,16 +297,14 @@ async def test_explain_goes_on_with_each_decision_as_it_comes_until_ctrl_c(web: 
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
 
-    assert first == "web: asleep, from image web\n"
+    assert first == "web: asleep, from image web"
     assert "s ago" in shown
-    assert re.fullmatch(
-        r"  \d\d:\d\d:\d\d  wake {6}0 → 1 instances: 1 request waits and no instance is ready\.\n", wake
-    )
+    assert re.fullmatch(r"  \d\d:\d\d:\d\d  wake {6}0 → 1 instances: 1 request waits and no instance is ready\.", wake)
     assert (process.returncode, err) == (0, b"")
 
 
 async def test_watched_as_json_each_line_is_a_decision(web: World) -> None:
-    async with watching(web, "--json") as process:
+    async with started(web, "explain", "web", "--watch", "--json") as process:
         first = json.loads(await line_with("", process.stdout))
         await web.get()
         wake = json.loads(await line_with("wake", process.stdout))
@@ -371,7 +327,7 @@ async def test_a_watch_ends_when_its_app_is_removed(web: World, capsys: pytest.C
 
 
 async def test_a_watch_says_how_many_decisions_it_missed(web: World) -> None:
-    async with watching(web) as process:
+    async with started(web, "explain", "web", "--watch") as process:
         await line_with("nobody asks for it", process.stdout)
         for number in range(300):
             web.app().memory = replace(web.app().memory, gone=(f"web-{number} died",))
@@ -380,7 +336,7 @@ async def test_a_watch_says_how_many_decisions_it_missed(web: World) -> None:
         first = await line_with("died", process.stdout)
         await line_with("web-299 died", process.stdout)
 
-    assert missed == "dockscale: 44 decisions were missed\n"
+    assert missed == "dockscale: 44 decisions were missed"
     assert "web-44 died" in first
 
 
@@ -388,7 +344,7 @@ async def test_a_watch_outlasts_a_restart_of_dockscale() -> None:
     async with AsyncExitStack() as stack:
         async with world() as it:
             port = it.dockscale.admin_port
-            process = await stack.enter_async_context(watching(it))
+            process = await stack.enter_async_context(started(it, "explain", "web", "--watch"))
             await line_with("nobody asks for it", process.stdout)
         ended = await line_with("", process.stderr)
         away = await line_with("", process.stderr)
@@ -399,9 +355,9 @@ async def test_a_watch_outlasts_a_restart_of_dockscale() -> None:
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
 
-    assert ended == "dockscale: the connection has ended; connecting again\n"
+    assert ended == "dockscale: the connection has ended; connecting again"
     assert away.startswith(f"dockscale: no dockscale answers at http://127.0.0.1:{port}")
-    assert again == "dockscale: connected again\n"
+    assert again == "dockscale: connected again"
     assert "0 → 1 instances" in wake
     assert (process.returncode, err) == (0, b"")
 

@@ -10,12 +10,7 @@ from dockscale import cli
 from dockscale.cli.client import server
 from dockscale.config import Settings
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder without a `.env` of whoever runs the tests."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def with_flags(*flags: str) -> Settings:

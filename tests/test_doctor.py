@@ -5,7 +5,6 @@ import json
 import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -15,13 +14,10 @@ from dockscale.config import Settings
 from dockscale.doctor import Finding, examine, judged
 from tests.support.real import Real
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 NOWHERE = "tcp://127.0.0.1:9"
 RUNS: dict[str, object] = {"engine_up": True, "apps": 2, "invalid": 0, "instances": 3}
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -5,64 +5,19 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
-from dockscale import cli
 from dockscale.cli.show import safe
 from dockscale.engine.memory import Program
 from tests.support.backend import backend
-from tests.support.world import BOUND_S, ENABLED, World, prefixed, until, world
+from tests.support.verbs import line_with, run, started
+from tests.support.world import ENABLED, World, prefixed, until, world
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m[bold]loud[/bold]\u202egnp"
 SPELT = r"\x1b]0;owned\x07\x1b[2J\x9b31m[bold]loud[/bold]\u202egnp"
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder without a `.env` of whoever runs the tests."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-async def web(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    async with world() as it:
-        monkeypatch.setenv("DOCKSCALE_ADMIN_PORT", str(it.dockscale.admin_port))
-        yield it
-
-
-async def run(*arguments: str) -> int:
-    """Run one verb while the server in this process goes on."""
-    return await asyncio.to_thread(cli.main, arguments)
-
-
-@asynccontextmanager
-async def started(it: World, *arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run one verb as a user does, with pipes for its output; ends it if it has not ended."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "dockscale.cli", *arguments,
-        env=os.environ | {"DOCKSCALE_ADMIN_PORT": str(it.dockscale.admin_port)} | environment,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(BOUND_S):
-            yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def line_with(part: str, stream: asyncio.StreamReader | None) -> str:
-    """Read up to a line that holds `part`."""
-    assert stream is not None
-    while line := (await stream.readline()).decode():
-        if part in line:
-            return line.rstrip("\n")
-    raise AssertionError(f"it has ended without {part!r}")
 
 
 async def test_an_app_is_woken_scaled_drained_restarted_and_put_to_sleep(

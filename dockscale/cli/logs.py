@@ -1,17 +1,16 @@
 """`logs`: what an app's instances wrote, and what they write."""
 
 import zlib
-from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
 
 import click
 
 from dockscale.cli import OK
-from dockscale.cli.client import app_path, ask, lasting
+from dockscale.cli.client import app_path, ask
+from dockscale.cli.follow import tell_each
 from dockscale.cli.names import app_argument, instance_option
-from dockscale.cli.show import NOTES, as_json, has_colours, json_option, note, safe
+from dockscale.cli.show import as_json, has_colours, json_option, safe
 
 _COLOURS = ("cyan", "magenta", "blue", "green", "yellow", "bright_cyan", "bright_magenta", "bright_blue")
 
@@ -30,7 +29,9 @@ def logs(app: str, follow: bool, instance: str, kind: str | None, tail: int | No
     if follow:
         again = _path(app, instance=instance, type=kind)
         path = _path(app, instance=instance, type=kind, tail=10 if tail is None else tail)
-        return _follow(path, again, _tell_as_json if json_ else _tell)
+        tell = _tell_as_json if json_ else _tell
+        tell_each(path, lambda event, told: tell(told) if event == "line" else None, _gone, again)
+        return OK
     told: dict[str, Any] = ask(_path(app, instance=instance, type=kind, tail=tail))
     if json_:
         as_json(told)
@@ -46,21 +47,8 @@ def _path(app: str, **query: object) -> str:
     )
 
 
-def _follow(path: str, again: str, tell: Callable[[dict[str, Any]], None]) -> int:
-    """Tell each line, until the app or the instance is gone or Ctrl-C is pressed."""
-    with closing(lasting(path, again)) as events:
-        try:
-            for event, told in events:
-                if event == "line":
-                    tell(told)
-                elif event == "removed":
-                    note(f"{told['instance'] or told['app_id']} is gone")
-                    break
-                elif event in NOTES:
-                    note(NOTES[event].format(told=told))
-        except KeyboardInterrupt:
-            pass
-    return OK
+def _gone(told: dict[str, Any]) -> str:
+    return f"{told['instance'] or told['app_id']} is gone"
 
 
 def _tell(item: dict[str, Any]) -> None:

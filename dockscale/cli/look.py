@@ -1,15 +1,15 @@
 """Verbs that look: `ps`, `apps`, `explain` and `report`."""
 
-from contextlib import closing
 from datetime import datetime
 from typing import Any
 
 import click
 
 from dockscale.cli import FAILED, OK
-from dockscale.cli.client import app_path, ask, lasting
+from dockscale.cli.client import app_path, ask
+from dockscale.cli.follow import tell_each
 from dockscale.cli.names import app_argument
-from dockscale.cli.show import NO_APPS, NOTES, as_json, json_option, note, safe, say, say_now, table
+from dockscale.cli.show import NO_APPS, as_json, json_option, safe, say, say_now, table
 
 
 @click.command
@@ -107,22 +107,17 @@ def _show(app: dict[str, Any], last: int) -> int:
 def _watch(app: str, last: int, json_: bool) -> int:
     """Show an app and then each decision as it comes, until the app is removed or Ctrl-C is pressed."""
     newest = ""
-    with closing(lasting(f"{app_path(app)}/events")) as events:
-        try:
-            for event, told in events:
-                if event == "open" and not json_:
-                    # Asked only now that the stream is open, so no decision falls between the two.
-                    newest = _show_now(app, last)
-                elif event == "decision" and told["at"] > newest:
-                    newest = told["at"]
-                    as_json(told, indent=None) if json_ else say_now(_line(told))
-                elif event == "removed":
-                    note(f"the app {app} was removed")
-                    break
-                elif event in NOTES:
-                    note(NOTES[event].format(told=told))
-        except KeyboardInterrupt:
-            pass
+
+    def tell(event: str, told: Any) -> None:
+        nonlocal newest
+        if event == "open" and not json_:
+            # Asked only now that the stream is open, so no decision falls between the two.
+            newest = _show_now(app, last)
+        elif event == "decision" and told["at"] > newest:
+            newest = told["at"]
+            as_json(told, indent=None) if json_ else say_now(_line(told))
+
+    tell_each(f"{app_path(app)}/events", tell, lambda _: f"the app {app} was removed")
     return OK
 
 

@@ -11,8 +11,6 @@ from typing import Any
 import click
 
 NO_APPS = "no apps: label a container or an image with dockscale.enable=true"
-NOTES = {"away": "{told}", "back": "connected again", "missed": "{told[count]} decisions were missed"}
-"""What is told beside the answer of a stream's events."""
 _DANGEROUS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, and those that turn the direction of what is written."""
 _OF_USE = 24

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, M
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import ip_network
 from typing import Any
 
 import aiodocker
@@ -306,9 +307,11 @@ class DockerEngine:
         with _translated():
             shown = await (await self._docker.networks.get(network)).show()
         for pool in shown["IPAM"]["Config"] or ():
-            gateway = str(pool.get("Gateway", ""))
-            if gateway and ":" not in gateway:  # those of IPv6 have colons
-                return gateway
+            subnet = ip_network(pool["Subnet"])
+            if subnet.version == 4:
+                # Docker does not tell the one that it chose for a given subnet, nor that of its own bridge before
+                # the daemon's second start: it is the first address.
+                return str(pool.get("Gateway") or subnet[1])
         raise EngineError(f"the network {network} has no gateway")
 
     async def events(self) -> AsyncIterator[Event]:

@@ -1,9 +1,11 @@
 """What is Docker's alone: what a copy has and has not, and life without a daemon."""
 
 import asyncio
+import socket
 import time
 
 import pytest
+from docker.types import IPAMConfig, IPAMPool
 
 from dockscale.engine import EngineAway, EngineError, Event
 from dockscale.engine.docker import DockerEngine
@@ -62,6 +64,20 @@ async def test_a_network_without_a_gateway_says_so(real: Real) -> None:
         await engine.gateway()
 
     await engine.close()
+
+
+@pytest.mark.engine
+async def test_a_network_whose_gateway_docker_does_not_tell_has_the_first_address_of_its_subnet(real: Real) -> None:
+    chosen = IPAMConfig(pool_configs=[IPAMPool(subnet="10.211.77.0/24")])
+    network = real.client.networks.create(real.named("net"), labels=real.labels, ipam=chosen)
+    engine = DockerEngine(network=str(network.name))
+
+    gateway = await engine.gateway()
+    await engine.close()
+
+    assert gateway == "10.211.77.1"
+    with socket.socket() as on_this_machine:
+        on_this_machine.bind((gateway, 0))
 
 
 @pytest.mark.engine
