@@ -12,7 +12,7 @@ from dockscale.cli.show import safe
 from dockscale.engine.memory import Program
 from tests.support.backend import backend
 from tests.support.verbs import line_with, run, started
-from tests.support.world import World, until, world
+from tests.support.world import ENABLED, World, prefixed, until, world
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -46,6 +46,23 @@ async def test_an_app_is_woken_scaled_drained_restarted_and_put_to_sleep(
         "web: 3 instances replaced",
         "web: 3 instances gone",
     ]
+
+
+async def test_a_container_that_has_begun_anew_as_a_spare_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with world() as it:
+        monkeypatch.setenv("DOCKSCALE_ADMIN_PORT", str(it.dockscale.admin_port))
+        spare = prefixed({"app_id": "box", "autoscaling.standby_instances": "1", "autoscaling.max_instances": "1"})
+        await it.engine.start(it.engine.add_container("box", "web", ENABLED | spare).id)
+        await until(lambda: "box" in it.dockscale.registry.apps and it.ready("box") == 1)
+
+        slept = await run("sleep", "box", "--wait", "--timeout", "5")
+        await until(lambda: it.states("box") == {"standby": 1})
+        woken = await run("wake", "box")
+        drained = await run("drain", "box", "box", "--wait", "--timeout", "5")
+
+    assert (slept, woken, drained) == (0, 0, 0), capsys.readouterr().err
 
 
 async def test_each_of_them_answers_at_once_and_as_json_if_asked_to(web: World) -> None:

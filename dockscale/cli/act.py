@@ -43,9 +43,9 @@ def wake(app: str, timeout: float, json_: bool) -> int:
 def sleep(app: str, wait: bool, timeout: float, json_: bool) -> int:
     """Let an app's instances finish what they have and go. It sleeps until somebody asks for it."""
     instances: list[dict[str, Any]] = ask(f"{app_path(app)}/sleep", "POST")
-    leaving = {each["name"] for each in instances if each["state"] == "draining"}
+    leaving = _leaving({"instances": instances})
     if wait:
-        _wait(app, f"{_count(leaving)} of {app} to finish", timeout, lambda told: not leaving & _names(told))
+        _wait(app, f"{_count(leaving)} of {app} to finish", timeout, lambda told: not leaving & _leaving(told))
     as_json(instances) if json_ else say(f"{app}: {_count(leaving)} {'gone' if wait else 'finishing'}")
     return OK
 
@@ -87,7 +87,7 @@ def drain(app: str, instance: str, wait: bool, timeout: float, json_: bool) -> i
     name = instance or _only(app)
     told: dict[str, Any] = ask(f"{app_path(app)}/drain?instance={quote(name, safe='')}", "POST")
     if wait:
-        told = _wait(app, f"{name} to finish", timeout, lambda told: name not in _names(told))
+        told = _wait(app, f"{name} to finish", timeout, lambda told: name not in _leaving(told))
     as_json(told) if json_ else say(f"{app}: {name} {'is gone' if wait else 'is finishing'}")
     return OK
 
@@ -135,6 +135,11 @@ def _wait(app: str, what: str, timeout: float, done: Callable[[dict[str, Any]], 
 
 def _names(told: dict[str, Any]) -> set[str]:
     return {each["name"] for each in told.get("instances", ())}
+
+
+def _leaving(told: dict[str, Any]) -> set[str]:
+    """Name those that still finish what they have. A labelled container may have begun anew under its name since."""
+    return {each["name"] for each in told.get("instances", ()) if each["state"] == "draining"}
 
 
 def _count(names: set[str]) -> str:

@@ -1,7 +1,6 @@
 """The stack as a user starts it: `make run`, curl, `make stop`."""
 
 import json
-import os
 import subprocess
 import time
 import urllib.request
@@ -13,19 +12,11 @@ import pytest
 
 from tests.support.process import ROOT
 from tests.support.real import PROBE
+from tests.support.stack import make, names, running
 
 pytestmark = pytest.mark.engine
 
 HELLO = "http://localhost:9527/public/apps/hello/api/status"
-
-
-def make(target: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DOCKSCALE_")}
-    done = subprocess.run(
-        ["make", target], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, f"make {target}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def ask(url: str, host: str | None = None) -> Any:
@@ -35,20 +26,13 @@ def ask(url: str, host: str | None = None) -> Any:
     return json.loads(body) if body.startswith(("{", "[")) else body
 
 
-def names(client: docker.DockerClient, label: str, all_states: bool = False) -> list[str]:
-    return sorted(str(box.name) for box in client.containers.list(all=all_states, filters={"label": label}))
-
-
 @pytest.fixture
 def stack(engine_ready: None) -> Iterator[docker.DockerClient]:
     client = docker.from_env()
-    printed = make("run")
-    assert "http://hello.localhost:9527/" in printed
-    try:
+    with running() as printed:
+        assert "http://hello.localhost:9527/" in printed
         yield client
-    finally:
-        make("stop")
-        client.close()
+    client.close()
 
 
 def test_from_make_run_to_make_stop(stack: docker.DockerClient) -> None:

@@ -1,8 +1,6 @@
 """The seed document's scripts and fragments, run as they are, and what the engine says of instances meanwhile."""
 
-import ast
 import asyncio
-import inspect
 import os
 import re
 import sys
@@ -11,9 +9,9 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import dropwhile
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
+from tests.support.pages import run_code
 from tests.support.real import Real, in_thread
 
 DOCUMENT = Path(__file__).parent.parent / "seed" / "autoscaling.md"
@@ -41,10 +39,7 @@ def blocks() -> dict[str, str]:
 
 async def run_fragment(title: str, names: dict[str, Any]) -> None:
     """Run a block that is no whole program, with these names, to which it adds its own."""
-    code = compile(blocks()[title], f"{DOCUMENT.name}: {title}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    outcome = FunctionType(code, names)()
-    if inspect.isawaitable(outcome):
-        await outcome
+    await run_code(blocks()[title], f"{DOCUMENT.name}: {title}", names)
 
 
 class Witness:
