@@ -1,7 +1,7 @@
 """The apps, kept equal to what the engine says: by listing it anew after each event, and now and then without one."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import structlog
@@ -43,6 +43,8 @@ class Registry:
         self.engine_up = False
         self.synced = asyncio.Event()
         """Set once the engine has answered."""
+        self.told: set[Callable[[], None]] = set()
+        """Called after each listing, once all of it is followed."""
         self._engine = engine
         self._tender = tender
         self._clock = clock
@@ -84,6 +86,14 @@ class Registry:
             catalog = survey(await self._engine.list())
             self._follow(catalog, began)
         self.synced.set()
+        for tell in list(self.told):
+            tell()
+
+    @property
+    def is_due(self) -> bool:
+        """What is known may be out of date, and a listing is about to tell."""
+        soon = self._soon is not None and self._soon.when() > asyncio.get_running_loop().time()
+        return soon or self._dirty.is_set() or self._listing.locked() or not self.synced.is_set()
 
     async def _listen(self) -> None:
         told: bool | None = None

@@ -131,6 +131,7 @@ SEEN_FROM_OUTSIDE = {
     "proxy.exchange": "test_proxy.py",
     "proxy.fields": "test_framing.py",
     "proxy.listener": "test_slow_and_broken.py",
+    "proxy.newcomer": "test_registry.py",
     "proxy.peer": "test_slow_and_broken.py",
     "proxy.replies": "test_proxy.py",
     "proxy.tls": "test_tls.py",

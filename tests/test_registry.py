@@ -2,11 +2,15 @@
 
 import asyncio
 
+import aiohttp
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from dockscale.config import Settings
 from dockscale.core.catalog import Listing
 from dockscale.engine import Event
 from dockscale.engine.memory import MemoryEngine, Program
+from dockscale.server import running
 from tests.support.backend import backend
 from tests.support.world import ENABLED, prefixed, serving, until, world
 
@@ -34,6 +38,15 @@ async def test_an_image_that_is_labelled_becomes_an_app_and_goes_with_it() -> No
         assert status == 200
         assert (await it.get("/", "shop"))[0] == 404
         assert (await it.get())[0] == 200
+
+
+async def test_who_asks_for_an_app_before_it_is_found_waits_for_that() -> None:
+    async with world() as it:
+        it.engine.add_image("shop", Program(backend), ENABLED)
+        await asyncio.sleep(0)  # the engine says that something has changed
+        assert "shop" not in it.dockscale.registry.apps
+
+        assert (await it.get("/", "shop"))[0] == 200
 
 
 async def test_changed_labels_change_the_app_and_keep_its_history() -> None:
@@ -153,3 +166,46 @@ async def test_a_listing_that_was_held_up_undoes_nothing_of_a_newer_one() -> Non
 
         assert (await it.get())[0] == 200
         assert not it.app().retired
+
+
+async def test_who_asks_for_nobody_is_told_so_once_no_listing_is_due_or_after_a_second() -> None:
+    engine = Slow()
+    engine.add_image("web", Program(backend), ENABLED)
+    async with serving(engine) as it:
+        registry = it.dockscale.registry
+        asked, engine.gate = engine.asked, asyncio.Event()
+        held_up = asyncio.create_task(it.settled())
+        await until(lambda: engine.asked > asked)
+        patient = asyncio.create_task(it.get("/", "nobody"))
+        leaving = asyncio.create_task(it.get("/", "nobody"))
+        await until(lambda: len(registry.told) == 2, "both wait")
+
+        assert (await it.get())[0] == 200, "nobody else does"
+        leaving.cancel()
+        await until(lambda: len(registry.told) == 1, "who leaves waits no longer")
+        assert (await patient)[0] == 404
+
+        last = asyncio.create_task(it.get("/", "nobody"))
+        await until(lambda: len(registry.told) == 1)
+        engine.gate.set()
+        assert (await last)[0] == 404
+        await held_up
+        assert registry.told == set()
+
+
+async def test_before_the_engine_has_answered_no_address_is_said_to_be_nobodys() -> None:
+    engine = Slow()
+    engine.add_image("web", Program(backend), ENABLED)
+    engine.gate = asyncio.Event()
+    secret = SecretStr("of tests, and long enough to be one")
+    settings = Settings(host="127.0.0.1", port=0, admin_port=0, token_secret=secret, _env_file=None)
+    async with aiohttp.ClientSession() as session, running(settings, engine) as dockscale:
+        url = f"http://127.0.0.1:{dockscale.main_port}/public/apps/web/"
+        async with session.get(url) as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+            assert (await answer.json())["error"] == "engine_away"
+        early = asyncio.create_task(session.get(url))
+        await until(lambda: dockscale.registry.told)
+        engine.gate.set()
+        async with await early as answer:
+            assert answer.status == 200

@@ -13,6 +13,7 @@ from dockscale.proxy import fields
 from dockscale.proxy.exchange import Exchange, Ways, new_id
 from dockscale.proxy.listener import Client
 from dockscale.proxy.local import Hub, LocalRequest
+from dockscale.proxy.newcomer import Newcomer
 from dockscale.proxy.replies import NOTHING_MORE, reply, reply_failure, reply_json
 from dockscale.proxy.waiting import WaitingRoom
 from dockscale.proxy.wire import Malformed, RequestHead
@@ -48,9 +49,11 @@ class Entry:
 
     def handle(self, client: Client, request: RequestHead) -> None:
         """Answer a request, now or when its instance does."""
-        request_id = _request_id(request)
+        self._handle(client, request, _request_id(request), waits=True)
+
+    def _handle(self, client: Client, request: RequestHead, request_id: bytes, waits: bool) -> None:
         try:
-            self._route(client, request, request_id)
+            self._route(client, request, request_id, waits)
         except Climbs as error:
             self._fail(client, request, 400, "bad_path", str(error), request_id)
         except Exception:
@@ -58,8 +61,8 @@ class Entry:
             client.keep_alive = False
             self._fail(client, request, 500, "internal", "a bug in dockscale", request_id)
 
-    def _route(self, client: Client, request: RequestHead, request_id: bytes) -> None:
-        route = self._registry.routes.match(request.host.decode("latin-1"), request.target.decode("latin-1"))
+    def _route(self, client: Client, request: RequestHead, request_id: bytes, waits: bool) -> None:
+        route = self._match(request)
         if type(route) is ToApp:
             app = self._registry.apps[route.app_id]
             if app.spec.visibility is _PROTECTED and (refusal := self._refusal(app, request)):
@@ -81,10 +84,28 @@ class Entry:
             case Here() as here:
                 self._health(client, request, here)
             case _:
-                more = {"apps": [each["url"] for each in self._listed(request)]}
-                self._fail(client, request, 404, "no_such_app", "no app has this address", request_id, more)
+                self._to_nobody(client, request, request_id, waits)
                 return
         client.next()
+
+    def _match(self, request: RequestHead) -> Target | None:
+        return self._registry.routes.match(request.host.decode("latin-1"), request.target.decode("latin-1"))
+
+    def _to_nobody(self, client: Client, request: RequestHead, request_id: bytes, waits: bool) -> None:
+        """Say that nobody has this address, but not before a listing that is due has told whether that is still so."""
+        if waits and self._registry.is_due:
+            Newcomer(
+                client,
+                self._registry,
+                is_known=lambda: type(self._match(request)) is ToApp,
+                go_on=lambda: self._handle(client, request, request_id, waits=False),
+            )
+        elif not self._registry.synced.is_set():
+            told = "the container engine has not answered yet, so no app is known"
+            self._fail(client, request, 503, "engine_away", told, request_id, lines=(b"Retry-After: 1",))
+        else:
+            more = {"apps": [each["url"] for each in self._listed(request)]}
+            self._fail(client, request, 404, "no_such_app", "no app has this address", request_id, more)
 
     def _to_rpc_app(
         self, hub: Hub, client: Client, request: RequestHead, request_id: bytes, app: App, route: ToApp
