@@ -462,7 +462,8 @@ def _mean(seen: Histogram) -> float:
 
 
 def _told(decision: Decision) -> tuple[object, ...]:
-    return decision.wanted, decision.instances, decision.reason, decision.held_by, decision.gone
+    """What makes it another one: not how much more is wished for than may be, which rises with each request."""
+    return decision.instances, decision.reason, decision.held_by, decision.gone
 
 
 def _fate(instance: Instance) -> str:

@@ -36,7 +36,7 @@ def _change(decision: Decision) -> str:
 def _why(decision: Decision, spec: AppSpec) -> str:
     load, scaling = decision.load, spec.autoscaling
     up, down = scaling.up_line, scaling.down_line
-    now = f"{load.requests} requests in 60 s on {load.ready} ready = {load.per_instance:g} per instance"
+    now = f"{load.requests} requests in 60 s on {load.ready} ready = {round(load.per_instance, 2):g} per instance"
     match decision.reason:
         case Reason.ASLEEP:
             return "asleep, and nobody asks for it"

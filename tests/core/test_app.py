@@ -626,6 +626,18 @@ def test_a_decision_repeated_without_change_is_noted_once_and_as_of_now() -> Non
     assert app.stats.decisions.total() == 5
 
 
+def test_a_wish_beyond_the_maximum_that_rises_with_each_request_is_one_decision() -> None:
+    clock = ManualClock()
+    app = app_of(clock, "a", max_instances=1, target_requests_per_instance=60)
+    wishes = []
+    for _ in range(5):
+        spread(app, clock, 20, 1.0)
+        wishes.append(app.decide().wanted)
+
+    assert wishes == sorted(set(wishes)), "each is larger"
+    assert [decision.wanted for decision in app.journal] == wishes[-1:]
+
+
 def test_a_decision_that_changed_something_stays_noted() -> None:
     clock = ManualClock()
     app = app_of(clock)

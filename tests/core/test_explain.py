@@ -28,10 +28,10 @@ SPEC = AppSpec(
     startup_config=StartupConfig(stop_after_inactive=45),
 )
 LOAD = Load(
-    ready=3, starting=1, in_flight=13, waiting=17, requests=150, burst=33, idle_s=46.4, observed_s=99.0,
+    ready=3, starting=1, in_flight=13, waiting=17, requests=151, burst=33, idle_s=46.4, observed_s=99.0,
     concurrency=21.25, crowd=30.0, line_s=2.5, gauge=8.5, scheduled=5, floor=6,
 )  # fmt: skip
-NUMBERS = "150 requests in 60 s on 3 ready = 50 per instance"
+NUMBERS = "151 requests in 60 s on 3 ready = 50.33 per instance"
 DOWN = "10 (scale_down_threshold × target)"
 ALSO = "21.2 in flight or waiting on average; queue_depth is 8.5 per instance"
 BOTH = "not having watched the app for a full minute yet, scale_down_cooldown (602 s)"
