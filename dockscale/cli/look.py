@@ -87,7 +87,8 @@ def _show(app: dict[str, Any], last: int) -> int:
     for url in app["urls"]:
         say(f"  {url}")
     say(f"  bounds     {low} to {high} instances")
-    say(f"  load       {load['requests_per_minute']} requests in 60 s, {round(load['per_instance'], 2):g} per ready instance")
+    per_instance = round(load["per_instance"], 2)
+    say(f"  load       {load['requests_per_minute']} requests in 60 s, {per_instance:g} per ready instance")
     say(f"  thresholds up above {load['scale_up_above']:g}, down below {load['scale_down_below']:g} per instance")
     say(f"  now        {load['in_flight']} in flight, {load['waiting']} waiting, idle for {load['idle_s']:g} s")
     for name, failure in (("failure", "failure"), ("rollout", "rollout_failure"), ("metric", "gauge_failure")):
