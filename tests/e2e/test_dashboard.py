@@ -179,12 +179,17 @@ async def test_a_page_that_nobody_can_see_holds_no_connection_and_catches_up_whe
         assert len(it.app().watchers) == 1
 
 
-async def test_that_the_engine_is_away_is_said() -> None:
+async def test_that_the_engine_is_away_is_said_on_each_page() -> None:
     async with world() as it, browsing() as page:
         it.dockscale.registry.engine_up = False
-        await opened(page, it)
+        for path in ("/", "/#/app/web"):
+            await opened(page, it, path)
+            await expect(page.get_by_text("The engine is away")).to_be_visible()
+        it.dockscale.registry.engine_up = True
+        await page.reload()
 
-        await expect(page.get_by_text("The engine is away")).to_be_visible()
+        await expect(page.get_by_text("None runs.")).to_be_visible()
+        await expect(page.get_by_text("The engine is away")).to_be_hidden()
 
 
 async def test_whatever_apps_say_is_text() -> None:

@@ -9,7 +9,7 @@ import { ago, badge, meter, number } from "./words.js";
 
 const REFRESH_MS = 10_000; // the history has one point for so long
 
-/** Show an app in `main` until `signal` ends it. `tell` is told of the connection. */
+/** Show an app in `main` until `signal` ends it. `tell` is told of the connection and of the engine. */
 export function app(main, id, tell, signal) {
   const path = `/api/apps/${encodeURIComponent(id)}`;
   const heard = new Heard();
@@ -69,7 +69,9 @@ export function app(main, id, tell, signal) {
   }
 
   async function remember() {
-    history = await ask(`${path}/history`);
+    const [hour, { dockscale }] = await Promise.all([ask(`${path}/history`), ask("/")]);
+    history = hour;
+    tell.engine(dockscale.engine_up);
     paint();
   }
 
