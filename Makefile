@@ -1,6 +1,6 @@
 # 'make' alone lists what there is. The longer steps are in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help venv dev run stop logs test test-fast check format docs bench clean images
+.PHONY: help venv dev run stop logs test test-fast check format docs pictures bench clean images
 PY := .venv/bin/python
 
 help: ## this list
@@ -35,6 +35,8 @@ format: dev ## format the code, repair what can be repaired
 docs: venv ## write docs/labels.md and docs/settings.md from the code
 	@.venv/bin/dockscale labels --markdown > docs/labels.md
 	@.venv/bin/dockscale settings --markdown > docs/settings.md
+pictures: dev ## take the pictures of the dashboard and the waiting page in docs/dashboard anew
+	@scripts/chromium.sh && $(PY) -m tests.support.screenshots
 bench: images ## measure how it scales, decisions and places, the proxy and the hub next to others
 	@scripts/compile.sh && PYTHONPATH=build/compiled:. $(PY) -P -m bench.scaling && $(PY) -m bench.core && $(PY) -m bench.proxies && $(PY) -m bench.rpc
 clean: ## remove .venv and what tools have left behind

@@ -19,6 +19,7 @@ from dockscale.admin import api
 from dockscale.engine.memory import MemoryEngine, Program
 from dockscale.server import CannotStart
 from tests.support.backend import backend
+from tests.support.openapi import check_answer, check_event
 from tests.support.world import BOUND_S, ENABLED, World, serving, until, world
 
 STREAMS = ("/api/events", "/api/apps/web/events")
@@ -32,6 +33,7 @@ class Stream:
     """Server-sent events as a browser would take them apart."""
 
     answer: aiohttp.ClientResponse
+    method: str = "GET"
 
     async def block(self) -> list[str]:
         """Lines up to the next empty one; none when the stream has ended."""
@@ -47,6 +49,7 @@ class Stream:
         while lines := await self.block():
             if lines[0] == f"event: {name}":
                 told: dict[str, Any] = json.loads(lines[1].removeprefix("data: "))
+                check_event(self.method, self.answer.url.path, name, told)
                 if told.items() >= facts.items():
                     return told
         raise AssertionError(f"the stream has ended without {name} {facts}")
@@ -57,7 +60,7 @@ async def stream(it: World, path: str = "/api/events", *, method: str = "GET", *
     headers = {"Accept": "text/event-stream"}
     async with it.session.request(method, it.admin + path, headers=headers, **more) as answer:
         assert (answer.status, answer.content_type) == (200, "text/event-stream")
-        yield Stream(answer)
+        yield Stream(answer, method)
 
 
 def decide_anew(it: World, times: int) -> None:
@@ -92,8 +95,9 @@ async def test_an_unknown_app_is_not_found_and_named(path: str) -> None:
         body = await answer.json()
 
         assert answer.status == 404
+        assert answer.content_type == "application/problem+json"
         assert body["error"] == "no_such_app"
-        assert "'shop'" in body["message"]
+        assert "'shop'" in body["detail"]
 
 
 async def test_it_has_no_methods_but_its_verbs() -> None:
@@ -106,8 +110,11 @@ async def test_it_has_no_methods_but_its_verbs() -> None:
 
 
 async def ask(it: World, method: str, path: str, **more: Any) -> tuple[int, Any]:
+    """Ask, and hold the answer against what is documented."""
     async with it.session.request(method, it.admin + path, **more) as answer:
-        return answer.status, await answer.json() if answer.content_type == "application/json" else None
+        told = json.loads(text) if (text := await answer.text()) and "json" in answer.content_type else text or None
+        check_answer(method, path, answer.status, answer.content_type, told)
+        return answer.status, told
 
 
 async def test_an_app_is_installed_started_looked_at_stopped_and_uninstalled() -> None:
@@ -138,7 +145,13 @@ async def test_an_app_is_installed_started_looked_at_stopped_and_uninstalled() -
         ("POST", "/api/apps/web/start?timeout=x", None, 400, "bad_request"),
         ("POST", "/api/apps/web/stop?instance=x", None, 404, "no_such_instance"),
         ("POST", "/api/apps/web/drain?instance=x", None, 404, "no_such_instance"),
-        ("POST", "/api/apps/web/drain", None, 404, "no_such_instance"),
+        ("POST", "/api/apps/web/drain?instance=", None, 404, "no_such_instance"),
+        ("POST", "/api/apps/web/drain", None, 400, "bad_request"),
+        ("POST", "/api/apps/web/start?timeout=nan", None, 400, "bad_request"),
+        ("GET", "/api/apps/web/logs?limit=-1", None, 400, "bad_request"),
+        ("GET", "/api/apps/web/logs?tail=x", None, 400, "bad_request"),
+        ("GET", "/api/apps/web/logs?type=x", None, 400, "bad_request"),
+        ("POST", "/api/apps?overwrite=maybe", {"name": "x"}, 400, "bad_request"),
         ("POST", "/api/apps/web/scale?instances=99", None, 422, "out_of_bounds"),
         ("POST", "/api/apps/web/scale?instances=-1", None, 422, "out_of_bounds"),
         ("POST", "/api/apps/web/scale?instances=many", None, 400, "bad_request"),
@@ -159,7 +172,7 @@ async def test_what_is_refused_is_told_with_a_word_and_a_sentence(
         answered, body = await ask(it, method, path, json=json)
 
         assert (answered, body["error"]) == (status, word)
-        assert body["message"]
+        assert body["detail"]
         assert ("problems" in body) == (word == "invalid")
 
 
@@ -195,7 +208,7 @@ async def test_the_steps_of_an_install_are_told_as_they_happen_to_who_asks_for_a
 
         assert "making the image" in step["text"]
         assert (installed["id"], over) == ("my-shop", [])
-        assert (failed["error"], "already exists" in failed["message"]) == ("app_exists", True)
+        assert (failed["error"], "already exists" in failed["detail"]) == ("app_exists", True)
 
 
 async def test_an_install_goes_on_without_its_reader() -> None:
@@ -305,7 +318,7 @@ async def test_a_site_whose_name_was_made_to_mean_this_machine_gets_nothing(host
         status, body = await ask(it, method, path, headers={"Host": host, "Origin": f"http://{host}"})
 
         assert (status, body["error"]) == (421, "misdirected")
-        assert "DOCKSCALE_ADMIN_TOKEN" in body["message"]
+        assert "DOCKSCALE_ADMIN_TOKEN" in body["detail"]
         assert it.states() == {}
 
 

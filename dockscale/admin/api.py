@@ -8,47 +8,20 @@ from functools import partial
 from typing import Any, Self
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from dockscale.admin.guards import guards
+from dockscale.admin.openapi import INSTANCE, INSTANCES, KIND, LEAVER, LIMIT, OFFSET, OVERWRITE, TAIL, TIMEOUT, document
 from dockscale.admin.page import BELOW, Page, is_asked_for
-from dockscale.claim import TooLate
-from dockscale.control import (
-    START_S,
-    AppExists,
-    ByHand,
-    Control,
-    OutOfBounds,
-    UnknownApp,
-    UnknownInstance,
-)
-from dockscale.core.pool import NoPlace
-from dockscale.core.spec import SpecError
-from dockscale.engine import EngineAway, EngineError
+from dockscale.admin.problems import STATUS, details, in_words
+from dockscale.control import Control
 from dockscale.follow import MOST_LINES, Follow
-from dockscale.programs import ProgramFailed
 from dockscale.watch import LOOK_S, News, Watch
 
 KEEP_ALIVE_S = 15.0
 """After so many seconds without news a stream says that it is still there."""
 MOST_MANIFEST_BYTES = 2**25
 """Bytes of a manifest with a program's source and files in it."""
-STATUS: dict[type[Exception], tuple[int, str]] = {
-    UnknownApp: (404, "no_such_app"),
-    UnknownInstance: (404, "no_such_instance"),
-    AppExists: (409, "app_exists"),
-    ByHand: (409, "labelled_by_hand"),
-    SpecError: (422, "invalid"),
-    OutOfBounds: (422, "out_of_bounds"),
-    ValueError: (400, "bad_request"),
-    TooLate: (504, "no_instance_ready"),
-    NoPlace: (503, "no_place"),
-    ProgramFailed: (422, "program_failed"),
-    EngineAway: (503, "engine_away"),
-    EngineError: (502, "engine_refused"),
-}
-"""What happened → status and the word for it. The first that fits counts: kinds are before what they are kinds of."""
-_SEE = ("/api/apps", "/api/apps/{app_id}", "/api/events", "/api/apps/{app_id}/events", "/api/report", "/metrics")
+_SEE = ("/api/openapi.json", "/api/apps", "/api/events", "/api/report", "/metrics")
 
 
 def build(
@@ -77,16 +50,20 @@ def build(
     async def report(_: web.Request) -> web.Response:
         return web.json_response(control.report())
 
+    async def openapi(_: web.Request) -> web.Response:
+        return web.json_response(document(asks_for_token=token is not None))
+
     async def scrape(_: web.Request) -> web.Response:
         return web.Response(body=metrics(), headers={"Content-Type": metrics_type})
 
-    admin = web.Application(middlewares=[*guards(host, token), _in_words], client_max_size=MOST_MANIFEST_BYTES)
+    admin = web.Application(middlewares=[*guards(host, token), in_words], client_max_size=MOST_MANIFEST_BYTES)
     admin.router.add_get("/", index)
     admin.router.add_get(BELOW + "{name}", page.file)
     admin.router.add_get("/api/apps", apps)
     admin.router.add_get("/api/apps/{app_id}", app)
     admin.router.add_get("/api/apps/{app_id}/history", history)
     admin.router.add_get("/api/report", report)
+    admin.router.add_get("/api/openapi.json", openapi)
     admin.router.add_get("/metrics", scrape)
     streams = _Streams(control)
     verbs = _Verbs(control, streams)
@@ -118,10 +95,7 @@ class _Verbs:
 
         Who asks for a stream hears each step of it (`step`), and then `installed` with the manifest, or `failed`.
         """
-        manifest: Any = await request.json()
-        if not isinstance(manifest, dict):
-            raise ValueError("the body must be a manifest: a JSON object with at least name and source or image")
-        overwrite = request.query.get("overwrite", "").lower() == "true"
+        manifest, overwrite = _manifest(await request.read()), OVERWRITE.of(request)
         if not _wants_stream(request):
             return web.json_response(await self._control.install(manifest, overwrite=overwrite), status=201)
         installing = _Installing(partial(self._control.install, manifest, overwrite=overwrite))
@@ -136,13 +110,12 @@ class _Verbs:
 
     async def start(self, request: web.Request) -> web.Response:
         """Answer when an instance is ready, within `?timeout=` seconds."""
-        timeout = float(request.query.get("timeout", START_S))
-        return web.json_response(await self._control.start(request.match_info["app_id"], timeout))
+        return web.json_response(await self._control.start(request.match_info["app_id"], TIMEOUT.of(request)))
 
     async def stop(self, request: web.Request) -> web.Response:
         """Answer at once; `?instance=` names one, else it is all."""
         app_id = request.match_info["app_id"]
-        self._control.stop(app_id, request.query.get("instance", ""))
+        self._control.stop(app_id, INSTANCE.of(request))
         return web.json_response(self._control.instances(app_id))
 
     async def sleep(self, request: web.Request) -> web.Response:
@@ -153,15 +126,11 @@ class _Verbs:
 
     async def drain(self, request: web.Request) -> web.Response:
         """Answer at once; `?instance=` names it."""
-        name = request.query.get("instance", "")
-        return web.json_response(self._control.drain(request.match_info["app_id"], name))
+        return web.json_response(self._control.drain(request.match_info["app_id"], LEAVER.of(request)))
 
     async def scale(self, request: web.Request) -> web.Response:
         """Answer at once; `?instances=` says how many."""
-        wanted = request.query.get("instances", "")
-        if not wanted.removeprefix("-").isdecimal():
-            raise ValueError("instances must be a whole number, as in ?instances=3")
-        return web.json_response(self._control.scale(request.match_info["app_id"], int(wanted)))
+        return web.json_response(self._control.scale(request.match_info["app_id"], INSTANCES.of(request)))
 
     async def restart(self, request: web.Request) -> web.Response:
         """Answer at once; the events of the app tell how it goes."""
@@ -172,23 +141,30 @@ class _Verbs:
 
         Who asks for a stream gets the last `tail` lines of each instance and goes on with what they write.
         """
-        query = request.query
+        app_id, name, kind = request.match_info["app_id"], INSTANCE.of(request), KIND.of(request)
         if _wants_stream(request):
-            app_id, name = request.match_info["app_id"], query.get("instance", "")
-            tail = int(query.get("tail", 0))
-            lines = self._control.follow(app_id, name, kind=query.get("type", ""), tail=tail)
+            lines = self._control.follow(app_id, name, kind=kind, tail=TAIL.of(request) or 0)
             return await self._streams.tell(lines, request)
-        limit = int(query["limit"]) if "limit" in query else None
-        return web.json_response(
-            await self._control.logs(
-                request.match_info["app_id"],
-                query.get("instance", ""),
-                kind=query.get("type", ""),
-                tail=int(query.get("tail", MOST_LINES)),
-                offset=int(query.get("offset", 0)),
-                limit=limit,
-            )
+        tail = TAIL.of(request)
+        told = await self._control.logs(
+            app_id,
+            name,
+            kind=kind,
+            tail=MOST_LINES if tail is None else tail,
+            offset=OFFSET.of(request),
+            limit=LIMIT.of(request),
         )
+        return web.json_response(told)
+
+
+def _manifest(body: bytes) -> dict[str, Any]:
+    try:
+        manifest: Any = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the body is no JSON: {error}") from None
+    if not isinstance(manifest, dict):
+        raise ValueError("the body must be a manifest: a JSON object with at least name and source or image")
+    return manifest
 
 
 class _Installing:
@@ -232,7 +208,7 @@ class _Installing:
         try:
             self._add("installed", await self._install(tell=self._tell))
         except tuple(STATUS) as error:
-            self._add("failed", _refusal(error)[1])
+            self._add("failed", details(error))
 
     def _tell(self, kind: str, text: str) -> None:
         self._add("step", {"type": kind, "text": text})
@@ -296,23 +272,3 @@ async def _stream(watch: _Source, request: web.Request, answer: web.StreamRespon
 def _event(news: News) -> str:
     name, facts = news
     return f"event: {name}\ndata: {json.dumps(facts)}\n\n"
-
-
-@web.middleware
-async def _in_words(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Tell what was refused, and why."""
-    try:
-        return await handler(request)
-    except tuple(STATUS) as error:
-        status, body = _refusal(error)
-        return web.json_response(body, status=status)
-    except web.HTTPRequestEntityTooLarge:
-        most = f"the manifest is larger than {MOST_MANIFEST_BYTES // 2**20} MiB"
-        return web.json_response({"error": "too_large", "message": most}, status=413)
-
-
-def _refusal(error: Exception) -> tuple[int, dict[str, Any]]:
-    """What is answered for an error: the status and the body."""
-    status, word = next(told for kind, told in STATUS.items() if isinstance(error, kind))
-    body: dict[str, Any] = {"error": word, "message": str(error)}
-    return status, body | ({"problems": error.problems} if isinstance(error, SpecError) else {})

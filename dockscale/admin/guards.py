@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from dockscale.admin import page
+from dockscale.admin.problems import FORBIDDEN, MISDIRECTED, UNAUTHORIZED, refuse
 
 
 def is_loopback(host: str) -> bool:
@@ -28,7 +29,7 @@ async def _from_here(request: web.Request, handler: Handler) -> web.StreamRespon
     """Let no other site's page change anything: a browser would send what it asks to loopback, too."""
     origin = request.headers.get("Origin")
     if request.method not in ("GET", "HEAD") and origin is not None and urlsplit(origin).netloc != request.host:
-        return web.json_response({"error": "forbidden", "message": f"{origin} may change nothing here"}, status=403)
+        return refuse(FORBIDDEN, f"{origin} may change nothing here")
     return await handler(request)
 
 
@@ -43,8 +44,9 @@ def _under_own_name(host: str) -> Middleware:
         except ValueError:
             name = ""
         if name != host and not is_loopback(name):
-            message = f"{sent} is no name of this machine: ask for localhost, or set DOCKSCALE_ADMIN_TOKEN"
-            return web.json_response({"error": "misdirected", "message": message}, status=421)
+            return refuse(
+                MISDIRECTED, f"{sent} is no name of this machine: ask for localhost, or set DOCKSCALE_ADMIN_TOKEN"
+            )
         return await handler(request)
 
     return check
@@ -57,8 +59,8 @@ def _asks_for(token: str) -> Middleware:
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         sent = request.headers.get("Authorization", "").encode()
         if not page.is_asked_for(request) and not hmac.compare_digest(sent, f"Bearer {token}".encode()):
-            body = {"error": "unauthorized", "message": "send Authorization: Bearer <DOCKSCALE_ADMIN_TOKEN>"}
-            return web.json_response(body, status=401, headers={"WWW-Authenticate": "Bearer"})
+            told = "send Authorization: Bearer <DOCKSCALE_ADMIN_TOKEN>"
+            return refuse(UNAUTHORIZED, told, {"WWW-Authenticate": "Bearer"})
         return await handler(request)
 
     return check

@@ -153,7 +153,7 @@ def _told(answer: HTTPResponse) -> Any:
     try:
         told = json.loads(answer.read())
         if answer.status >= 400:
-            raise Unanswered(told["message"])
+            raise Unanswered(told["detail"])
     except (ValueError, KeyError, TypeError, OSError, HTTPException):
         raise _no_dockscale(answer.status) from None
     return told

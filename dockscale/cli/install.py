@@ -75,7 +75,7 @@ def _install(manifest: dict[str, Any], overwrite: bool) -> dict[str, Any]:
                 if event == "step":
                     note(told["text"])
                 elif event == "failed":
-                    raise Unanswered(told["message"])
+                    raise Unanswered(told["detail"])
                 elif event == "installed":
                     app: dict[str, Any] = told
                     return app

@@ -90,6 +90,7 @@ class DockerEngine:
         self._unpausing: dict[str, _Unpausing] = {}
 
     async def list(self) -> Listing:
+        told = frozenset(self._dead)
         with _translated():
             summaries: dict[str, Any] = {}
             for label in (ENABLE, MANAGED):
@@ -102,7 +103,8 @@ class DockerEngine:
         listing = Listing(tuple(c for c in containers if c), tuple(i for i in images if i))
         known = summaries.keys() | {i.id for i in listing.images}
         self._fixed = {key: value for key, value in self._fixed.items() if key in known}
-        self._dead &= {key for key, summary in summaries.items() if summary["State"] in _ALIVE}
+        # Of an end that was told meanwhile this listing knows nothing, and a newer one may still need to.
+        self._dead -= told - {key for key, summary in summaries.items() if summary["State"] in _ALIVE}
         self._removed &= known
         return listing
 

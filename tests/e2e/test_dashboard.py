@@ -179,12 +179,17 @@ async def test_a_page_that_nobody_can_see_holds_no_connection_and_catches_up_whe
         assert len(it.app().watchers) == 1
 
 
-async def test_that_the_engine_is_away_is_said() -> None:
+async def test_that_the_engine_is_away_is_said_on_each_page() -> None:
     async with world() as it, browsing() as page:
         it.dockscale.registry.engine_up = False
-        await opened(page, it)
+        for path in ("/", "/#/app/web"):
+            await opened(page, it, path)
+            await expect(page.get_by_text("The engine is away")).to_be_visible()
+        it.dockscale.registry.engine_up = True
+        await page.reload()
 
-        await expect(page.get_by_text("The engine is away")).to_be_visible()
+        await expect(page.get_by_text("None runs.")).to_be_visible()
+        await expect(page.get_by_text("The engine is away")).to_be_hidden()
 
 
 async def test_whatever_apps_say_is_text() -> None:
@@ -263,6 +268,30 @@ async def test_a_page_that_is_left_open_does_not_grow() -> None:
 
         assert await decisions.count() == 200
         assert await page.evaluate(size) <= before + 10
+
+
+async def test_a_hundred_apps_are_listed_found_and_do_not_make_the_page_grow() -> None:
+    async with world() as it, browsing() as page:
+        for number in range(99):
+            it.engine.add_image(f"app-{number}", Program(backend), ENABLED)
+        await it.settled()
+        await opened(page, it)
+        rows = page.locator(".apps tbody tr")
+        await expect(rows).to_have_count(100)
+        size = "document.querySelectorAll('*').length"
+        before = await page.evaluate(size)
+
+        for number in range(50):
+            for app_id in list(it.dockscale.registry.apps):
+                it.app(app_id).memory = replace(it.app(app_id).memory, gone=(f"{number} died",))
+                it.tick(app_id)
+            await asyncio.sleep(0)
+        await expect(rows.filter(has_text="49 died")).to_have_count(100)
+        assert await page.evaluate(size) == before
+
+        await page.get_by_label("Find an app").fill("app-42")
+        await expect(rows).to_have_count(1)
+        await expect(page.get_by_text("100 apps, 0 awake")).to_be_visible()
 
 
 async def test_all_can_be_reached_by_keyboard() -> None:

@@ -211,3 +211,34 @@ async def test_a_container_that_was_running_before_says_since_when(real: Real) -
     await engine.close()
 
     assert seen.created < before <= seen.started <= time.time()
+
+
+@pytest.mark.engine
+async def test_an_end_that_an_older_listing_cannot_know_is_not_forgotten_by_it(real: Real) -> None:
+    images, box = r"GET \S+/images/json", real.create("app")
+    async with faulty() as faults:
+        engine = DockerEngine(faults.url, only=real.label)
+        ended = asyncio.Event()
+        following = asyncio.create_task(tell_end(engine, ended))
+        await engine.list()
+        faults.slow[images] = 2.0
+        before_its_start = asyncio.create_task(engine.list())
+        await until(lambda: faults.asked(images), "containers are listed, images are not yet")
+        await in_thread(box.start)
+        faults.slow[images] = 4.0
+        while_it_runs = asyncio.create_task(engine.list())
+        await until(lambda: sum(b"/images/json" in line for line in faults._open.values()) == 2, "so has the other")
+        await in_thread(box.kill)
+        await ended.wait()
+
+        states = [(await listing).containers[0].state for listing in (before_its_start, while_it_runs)]
+        following.cancel()
+        await engine.close()
+
+    assert states == ["created", "exited"]
+
+
+async def tell_end(engine: DockerEngine, ended: asyncio.Event) -> None:
+    async for event in engine.events():
+        if event is Event.ENDED:
+            ended.set()

@@ -27,6 +27,9 @@ def free_port() -> int:
 class Server:
     """A dockscale that can be killed and started again with the same settings."""
 
+    command: tuple[str, ...] = (sys.executable, "-m", "dockscale.cli")
+    folder = ROOT
+
     def __init__(self, **settings: str) -> None:
         self.port, self.admin_port = int(settings.get("PORT") or free_port()), free_port()
         ports = {"PORT": str(self.port), "ADMIN_PORT": str(self.admin_port), "HOST": "127.0.0.1"}
@@ -46,8 +49,9 @@ class Server:
 
     async def start(self, session: aiohttp.ClientSession) -> None:
         """Start, and wait until it is ready."""
-        command = [sys.executable, "-m", "dockscale.cli", "serve"]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | self._settings, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [*self.command, "serve"], cwd=self.folder, env=os.environ | self._settings, stderr=subprocess.DEVNULL
+        )
         async with asyncio.timeout(BOUND_S):
             while await self._readiness(session) != 200:
                 await asyncio.sleep(0.02)

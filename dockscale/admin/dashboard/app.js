@@ -9,7 +9,7 @@ import { ago, badge, meter, number } from "./words.js";
 
 const REFRESH_MS = 10_000; // the history has one point for so long
 
-/** Show an app in `main` until `signal` ends it. `tell` is told of the connection. */
+/** Show an app in `main` until `signal` ends it. `tell` is told of the connection and of the engine. */
 export function app(main, id, tell, signal) {
   const path = `/api/apps/${encodeURIComponent(id)}`;
   const heard = new Heard();
@@ -29,6 +29,8 @@ export function app(main, id, tell, signal) {
     el("section", {}, el("h2", {}, "Decisions"), decisions.node),
     el("section", {}, el("h2", {}, "Settings"), settings.node),
     el("section", { class: "wide" }, el("h2", {}, "Logs"), written.node));
+  const ofOneThatIs = [body, controls.node, load.node, facts];
+  for (const part of ofOneThatIs) set(part, "hidden", true); // until it is known that it is
   main.replaceChildren(
     el("p", { class: "back" }, el("a", { href: "#/" }, "← All apps")),
     el("div", { class: "title" }, title, el("span", { role: "status" }, state.node), load.node), urls, about, facts, trouble, controls.node, outcome, body);
@@ -36,7 +38,7 @@ export function app(main, id, tell, signal) {
   const paint = painter(() => {
     if (signal.aborted) return;
     const there = it && it.state !== "invalid" && !problem;
-    for (const part of [body, controls.node, load.node, facts]) set(part, "hidden", !there);
+    for (const part of ofOneThatIs) set(part, "hidden", !there);
     const wrong = problem ? [problem] : it?.problems ?? [it?.failure, it?.rollout_failure, it?.gauge_failure].filter(Boolean);
     set(trouble, "hidden", !wrong.length);
     say(trouble, wrong.join("\n"));
@@ -69,7 +71,9 @@ export function app(main, id, tell, signal) {
   }
 
   async function remember() {
-    history = await ask(`${path}/history`);
+    const [hour, { dockscale }] = await Promise.all([ask(`${path}/history`), ask("/")]);
+    history = hour;
+    tell.engine(dockscale.engine_up);
     paint();
   }
 

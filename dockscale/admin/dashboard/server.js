@@ -7,10 +7,10 @@ const PAUSES_MS = [1000, 2000, 5000];
 let ahead = 0; // milliseconds that dockscale's clock is ahead of this one
 let login = null;
 
-/** dockscale said no. `message` is what it said. */
+/** dockscale said no. `message` is the problem's detail. */
 export class Refused extends Error {
   constructor(status, told) {
-    super(told.message ?? `dockscale answered ${status}`);
+    super(told.detail ?? `dockscale answered ${status}`);
     this.status = status;
     this.problems = told.problems ?? [];
   }
