@@ -93,6 +93,10 @@ class Control:
 
     # What is.
 
+    async def caught_up(self) -> None:
+        """Wait for what was done to the engine a moment ago to be known here, a second at the most."""
+        await self._registry.caught_up()
+
     def status(self) -> dict[str, Any]:
         """The whole: is the engine there, and how many apps are."""
         registry = self._registry

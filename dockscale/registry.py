@@ -18,6 +18,8 @@ log = structlog.get_logger()
 
 RELIST_S = 30.0
 RETRY_S = 1.0
+LISTED_S = 1.0
+"""How long at the most who asks waits for a listing that is due."""
 SETTLE_S = 0.05
 """What changed, unlike what ended, may wait for what else changes: a listing takes time from those who are served."""
 
@@ -88,6 +90,20 @@ class Registry:
         self.synced.set()
         for tell in list(self.told):
             tell()
+
+    async def caught_up(self) -> None:
+        """Wait until no listing is due any more, `LISTED_S` at the most, and not at all while the engine is away."""
+        listed = asyncio.Event()
+        self.told.add(listed.set)
+        try:
+            async with asyncio.timeout(LISTED_S):
+                while self.engine_up and self.is_due:
+                    await listed.wait()
+                    listed.clear()
+        except TimeoutError:
+            pass
+        finally:
+            self.told.discard(listed.set)
 
     @property
     def is_due(self) -> bool:

@@ -49,6 +49,16 @@ async def test_who_asks_for_an_app_before_it_is_found_waits_for_that() -> None:
         assert (await it.get("/", "shop"))[0] == 200
 
 
+async def test_who_asks_the_admin_port_about_an_app_before_it_is_found_waits_for_that() -> None:
+    async with world() as it:
+        it.engine.add_image("shop", Program(backend), ENABLED)
+        await asyncio.sleep(0)  # the engine says that something has changed
+        assert "shop" not in it.dockscale.registry.apps
+
+        async with it.session.post(it.admin + "/api/apps/shop/wake") as answer:
+            assert answer.status == 200
+
+
 async def test_changed_labels_change_the_app_and_keep_its_history() -> None:
     async with world() as it:
         await it.get()

@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any, Self
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from dockscale.admin.guards import guards
 from dockscale.admin.openapi import INSTANCE, INSTANCES, KIND, LEAVER, LIMIT, OFFSET, OVERWRITE, TAIL, TIMEOUT, document
 from dockscale.admin.page import BELOW, Page, is_asked_for
 from dockscale.admin.problems import STATUS, details, in_words
-from dockscale.control import Control
+from dockscale.control import Control, UnknownApp
 from dockscale.follow import MOST_LINES, Follow
 from dockscale.watch import LOOK_S, News, Watch
 
@@ -39,6 +40,7 @@ def build(
         return answer
 
     async def apps(_: web.Request) -> web.Response:
+        await control.caught_up()
         return web.json_response(control.list())
 
     async def app(request: web.Request) -> web.Response:
@@ -56,7 +58,17 @@ def build(
     async def scrape(_: web.Request) -> web.Response:
         return web.Response(body=metrics(), headers={"Content-Type": metrics_type})
 
-    admin = web.Application(middlewares=[*guards(host, token), in_words], client_max_size=MOST_MANIFEST_BYTES)
+    @web.middleware
+    async def caught_up(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Look once more for an app that somebody may have made a moment ago."""
+        try:
+            return await handler(request)
+        except UnknownApp:
+            await control.caught_up()
+            return await handler(request)
+
+    around = [*guards(host, token), in_words, caught_up]
+    admin = web.Application(middlewares=around, client_max_size=MOST_MANIFEST_BYTES)
     admin.router.add_get("/", index)
     admin.router.add_get(BELOW + "{name}", page.file)
     admin.router.add_get("/api/apps", apps)

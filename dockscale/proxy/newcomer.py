@@ -3,10 +3,7 @@
 from collections.abc import Callable
 
 from dockscale.proxy.listener import Client
-from dockscale.registry import Registry
-
-LISTED_S = 1.0
-"""How long it waits at the most."""
+from dockscale.registry import LISTED_S, Registry
 
 
 class Newcomer:
