@@ -91,10 +91,11 @@ def token(workspace: str, permission: str, expires_in: float, client_id: str, js
 def doctor(json_: bool) -> int:
     """Check engine, networks, ports, labels and the clock of this host, and say what to do."""
     try:
-        server, why_not = ask("/")["dockscale"], ""
+        told, why_not = ask("/")["dockscale"], ""
+        server = {name: told[name] for name in ("engine_up", "apps", "instances", "invalid")}
     except Unanswered as error:
         server, why_not = None, str(error)
-    except (KeyError, TypeError):
+    except TypeError:
         server, why_not = None, "what answers on the admin port is no dockscale"
     findings = [*checks.examine(chosen(), server, why_not)]
     if json_:
