@@ -56,7 +56,10 @@ def server() -> Server:
     if Path(".env").is_file():
         from dotenv import dotenv_values  # noqa: PLC0415  # as above
 
-        told = {name.upper(): value for name, value in dotenv_values(".env").items()}
+        try:
+            told = {name.upper(): value for name, value in dotenv_values(".env").items()}
+        except (OSError, ValueError):
+            return _by_settings()
     told |= {name.upper(): value for name, value in os.environ.items()}
     host = told.get("DOCKSCALE_ADMIN_HOST", "127.0.0.1")
     port = told.get("DOCKSCALE_ADMIN_PORT", "9528")
