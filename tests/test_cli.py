@@ -359,6 +359,15 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert done.stderr == "code 0\n"
 
 
+def test_ctrl_c_while_arguments_are_read_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.verbs, "make_context", interrupted)
+
+    assert cli.main(["ps"]) == 130
+
+
 @pytest.mark.parametrize("asked", [["labels"], ["--help"]])
 def test_what_cannot_be_printed_is_told_in_one_line(asked: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
