@@ -3,6 +3,7 @@
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -26,6 +27,12 @@ def _url(value: str) -> str:
     if value and not re.fullmatch(r"https?://[^\s/]+/?", value):
         raise ValueError("write an address such as http://dockscale:9527")
     return value.rstrip("/")
+
+
+def _engine(value: str | None) -> str | None:
+    if value and urlsplit(value).scheme not in ("unix", "tcp", "http", "https"):
+        raise ValueError("write an address such as unix:///var/run/docker.sock or tcp://127.0.0.1:2375")
+    return value
 
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -86,7 +93,7 @@ class Settings(BaseSettings):
     """Folder for the kept secret and revoked tokens. Empty: `dockscale` in `XDG_STATE_HOME` or `~/.local/state`."""
     domain: str = "localhost"
     """Each app answers at `<app_id>.<domain>`."""
-    engine: str | None = None
+    engine: Annotated[str | None, AfterValidator(_engine)] = None
     """Docker's address, such as unix:///var/run/docker.sock. Default: DOCKER_HOST, the context, the usual socket."""
     only: str = ""
     """A label, `name` or `name=value`: nothing without it is seen, so that several dockscales can share an engine."""

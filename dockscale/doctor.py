@@ -1,5 +1,6 @@
 """Checks of one host, one line each: what is fine, what is not, and what to do about it."""
 
+import errno
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -40,7 +41,7 @@ def examine(settings: Settings, server: dict[str, object] | None, why_not: str) 
             only = [settings.only] if settings.only else []
             yield from _labelled(client, [ENABLE, *only])
             yield from _misread(client, only)
-    except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+    except (docker.errors.DockerException, requests.RequestException, OSError, ValueError) as error:
         yield Finding(False, f"no container engine answers: {error}", _way_to_engine(str(error)))
     yield from _certificate(settings)
     yield from _server(settings, server, why_not)
@@ -97,7 +98,8 @@ def _labelled(client: docker.DockerClient, labels: list[str]) -> Iterator[Findin
     containers = client.api.containers(all=True, filters={"label": labels})
     images = client.api.images(filters={"label": labels, "dangling": False})
     if not containers and not images:
-        yield Finding(False, "no container or image is labelled", "add the label dockscale.enable=true to one")
+        needed = " and ".join((f"{ENABLE}=true", *labels[1:]))
+        yield Finding(False, f"no container or image is labelled with {needed}", "add this to one")
         return
     yield Finding(True, f"{len(containers)} labelled containers, {len(images)} labelled images")
     for container in containers:
@@ -165,13 +167,19 @@ def _server(settings: Settings, server: dict[str, object] | None, why_not: str) 
             yield Finding(False, "dockscale has lost the engine", "see its log; it reconnects by itself")
         return
     yield Finding(False, why_not, "run `dockscale serve`, or say where it is in DOCKSCALE_ADMIN_PORT")
-    for setting, host, port in (
-        ("DOCKSCALE_PORT", settings.host, settings.port),
-        ("DOCKSCALE_ADMIN_PORT", settings.admin_host, settings.admin_port),
-    ):
-        with socket.socket() as probe:
+    yield from _free("DOCKSCALE_", settings.host, settings.port)
+    yield from _free("DOCKSCALE_ADMIN_", settings.admin_host, settings.admin_port)
+
+
+def _free(prefix: str, host: str, port: int) -> Iterator[Finding]:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                yield Finding(False, f"port {port} is not free: {error.strerror}", f"free it, or set {setting}")
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            yield Finding(False, f"port {port} is not free: {error.strerror}", f"free it, or set {prefix}PORT")
+        else:
+            told = f"nobody here can listen on {host}, port {port}: {error.strerror}"
+            yield Finding(False, told, f"set {prefix}HOST to an address of this host, {prefix}PORT to a port for you")

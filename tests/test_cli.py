@@ -9,9 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -26,6 +29,38 @@ from tests.support.verbs import line_with, run, started
 from tests.support.world import BOUND_S, ENABLED, World, prefixed, until, world
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
+
+VERBS_THAT_ASK = [
+    each.split()
+    for each in (
+        "ps", "apps", "top", "report", "explain web", "explain web --watch", "logs web", "wake web", "sleep web",
+        "scale web 1", "drain web", "restart web",
+    )
+]  # fmt: skip
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[int]:
+    """Somebody who gives each request the same answer; their port."""
+
+    class Somebody(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Somebody) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
 
 
 async def test_ps_shows_each_app_in_a_row_and_what_is_wrong_below(
@@ -165,6 +200,40 @@ def test_without_a_server_it_fails_and_says_how_to_start_one(
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("verb", VERBS_THAT_ASK, ids=" ".join)
+@pytest.mark.parametrize("answer", [b"{}", b"[]", b"1", b"null", b'["a"]', b"[" * 100_000], ids=range(6))
+def test_who_answers_as_no_dockscale_or_another_version_is_told_in_one_line(
+    answer: bytes, verb: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(answer) as port:
+        monkeypatch.setenv("DOCKSCALE_ADMIN_PORT", str(port))
+        code = cli.main(verb)
+
+    err = capsys.readouterr().err
+    assert code in (0, 1)
+    assert len(err.splitlines()) == code
+    assert not code or err.startswith("dockscale: ")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("HOST", "a b"), ("HOST", "a" * 64), ("TOKEN", "日本"), ("TOKEN", "a\r\nb: c")]
+)
+def test_what_can_be_no_host_and_no_token_is_told_with_its_setting(
+    setting: str, value: str, web: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"DOCKSCALE_ADMIN_{setting}", value)
+
+    assert cli.main(["ps"]) == 1
+    err = capsys.readouterr().err
+    assert f"DOCKSCALE_ADMIN_{setting}" in err
+    assert len(err.splitlines()) == 1
+
+
+async def test_a_name_that_is_no_text_is_no_apps(web: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await run("explain", os.fsdecode(b"\xff")) == 1
+    assert capsys.readouterr().err.startswith("dockscale: no app is called '")
+
+
 def test_labels_and_settings_list_all_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["labels"]) == 0
     labels = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
@@ -255,6 +324,8 @@ def test_without_a_place_for_the_secret_there_is_no_token(
         ["logs", "web", "--type", "all"],
         ["explain"],
         ["explain", "web", "--last", "x"],
+        ["wake", "web", "--timeout", "nan"],
+        ["wake", "web", "--timeout", "1e400"],
         ["install", "a.js", "--set", "autoscaling.max_instances"],
         ["install", "a.js", "--set", "=3"],
         ["install", "a.js", "--set", "autoscaling.=3"],
@@ -286,6 +357,48 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=buffered)
 
     assert done.stderr == "code 0\n"
+
+
+def test_ctrl_c_while_arguments_are_read_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.verbs, "make_context", interrupted)
+
+    assert cli.main(["ps"]) == 130
+
+
+@pytest.mark.parametrize("asked", [["labels"], ["--help"]])
+def test_what_cannot_be_printed_is_told_in_one_line(asked: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dockscale.cli", *asked], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+
+    assert (done.returncode, done.stderr) == (1, "dockscale: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-"])
+def test_a_closed_file_is_no_error(closed: str) -> None:
+    command = ["sh", "-c", f"{sys.executable} -m dockscale.cli labels {closed}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_for_the_closed_standard_error_is_not_put_into_the_answer() -> None:
+    command = ["sh", "-c", f"DOCKSCALE_ADMIN_PORT=9 {sys.executable} -m dockscale.cli ps 2>&-"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+async def test_what_a_terminal_cannot_show_is_spelt_out(web: World) -> None:
+    async with started(web, "top", PYTHONIOENCODING="ascii") as process:
+        out, err = await process.communicate()
+
+    assert (process.returncode, err) == (0, b"")
+    assert b"\\u2577" in out
 
 
 async def test_explain_goes_on_with_each_decision_as_it_comes_until_ctrl_c(web: World) -> None:

@@ -1,5 +1,8 @@
 """Where settings come from, and what is said about bad ones."""
 
+import os
+import subprocess
+import sys
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -122,6 +125,8 @@ def test_the_bytes_of_a_secret_count_not_its_letters(monkeypatch: pytest.MonkeyP
         ("LOG_LEVEL", "loud"),
         ("AUTH", "maybe"),
         ("TRUSTED_PROXIES", "home"),
+        ("ENGINE", "docker.sock"),
+        ("ENGINE", "http://[bad"),
     ],
 )
 @pytest.mark.parametrize("verb", ["serve", "token"])
@@ -174,6 +179,34 @@ def test_verbs_ask_where_the_settings_say(
 
     token = settings.admin_token.get_secret_value() if settings.admin_token else ""
     assert found == (settings.admin_host, settings.admin_port, token)
+
+
+@pytest.mark.parametrize("verb", ["serve", "doctor", "ps"])
+def test_an_env_file_that_is_no_text_ends_whoever_reads_it(
+    verb: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (elsewhere / ".env").write_bytes(b"\xff\xfe")
+
+    assert cli.main([verb]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("dockscale: .env cannot be read: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_serve_tells_what_is_nearly_a_setting_and_leaves_other_names_alone(
+    elsewhere: Path,
+) -> None:
+    others = {"DOCKSCALE_PROT": "80", "DOCKSCALE_SERVICE_HOST": "10.0.0.1"}  # Kubernetes sets the latter
+    (elsewhere / ".env").write_text("dockscale_admintoken=x\nDOCKSCALE_WAITING_PAGE=/nowhere\nDOCKSCALE_PORT=0\n")
+
+    command = [sys.executable, "-m", "dockscale.cli", "serve"]
+    done = subprocess.run(command, env=os.environ | others, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[:-1] == [
+        "dockscale: DOCKSCALE_PROT is no setting and is ignored; did you mean DOCKSCALE_PORT?",
+        "dockscale: dockscale_admintoken is no setting and is ignored; did you mean DOCKSCALE_ADMIN_TOKEN?",
+    ]
 
 
 def test_a_bad_flag_ends_serve_as_a_bad_variable_does(capsys: pytest.CaptureFixture[str]) -> None:

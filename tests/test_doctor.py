@@ -58,6 +58,39 @@ def test_a_taken_port_is_named_with_its_setting(taken: int) -> None:
     ]
 
 
+@pytest.mark.parametrize("host", ["::1", "localhost"])
+def test_an_address_of_any_kind_can_be_free(host: str) -> None:
+    chosen = Settings(host=host, port=0, admin_port=0, engine=NOWHERE)
+
+    assert [finding.text for finding in bad(examine(chosen, None, "none answers"))][1:] == ["none answers"]
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid"])  # RFC 5737 and RFC 6761: nobody has these
+def test_an_address_that_is_not_this_hosts_is_told_with_its_setting(host: str) -> None:
+    *_, last = examine(Settings(host=host, port=0, admin_port=0, engine=NOWHERE), None, "none answers")
+
+    assert host in last.text
+    assert "DOCKSCALE_HOST" in last.advice
+
+
+def test_a_setting_that_is_misspelt_is_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKSCALE_ENGINE", NOWHERE)
+    monkeypatch.setenv("DOCKSCALE_PROT", "80")
+
+    assert cli.main(["doctor"]) == 1
+    assert "BAD  DOCKSCALE_PROT is no setting and is ignored; did you mean DOCKSCALE_PORT?" in capsys.readouterr().out
+
+
+@pytest.mark.engine
+def test_of_those_that_share_an_engine_the_label_of_each_is_named(real: Real) -> None:
+    chosen = Settings(host="127.0.0.1", port=0, admin_port=0, only=real.label)
+    texts = [finding.text for finding in bad(examine(chosen, RUNS, ""))]
+
+    assert texts == [f"no container or image is labelled with dockscale.enable=true and {real.label}"]
+
+
 def test_a_running_dockscale_needs_its_ports_itself(taken: int) -> None:
     *_, last = examine(settings(port=taken), RUNS, "")
 

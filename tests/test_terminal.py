@@ -159,6 +159,14 @@ async def test_top_prints_once_where_there_is_no_terminal() -> None:
     assert "\x1b" not in row
 
 
+async def test_top_prints_once_where_no_cursor_can_be_moved() -> None:
+    async with world() as it, terminal(it, "top", TERM="dumb") as dumb:
+        assert await dumb.end() == 0
+
+    assert "asleep" in dumb.text
+    assert "\x1b" not in dumb.shown
+
+
 async def test_who_waits_on_a_terminal_sees_for_what() -> None:
     gate = asyncio.Event()
     async with world(program=Program(backend, gate=gate)) as it, terminal(it, "wake", "web") as shown:

@@ -1,6 +1,7 @@
 """The command line: the list of its verbs, and what becomes of errors. Each verb is imported only when it is used."""
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -93,16 +94,30 @@ class _Verbs(click.Group):
             return _complain(str(error), error.code)
         except KeyboardInterrupt:
             return _complain("interrupted; what the server was asked to do goes on", INTERRUPTED)
-        except BrokenPipeError:
-            # Whoever read has seen enough. Python flushes once more at its end, which must not fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return OK
+        except BrokenPipeError as error:
+            return _cannot_go_on(error)
         return code
 
 
 def _complain(message: str, code: int) -> int:
     note(message)
     return code
+
+
+def _cannot_go_on(error: OSError) -> int:
+    """Tell what a file did not let a verb do, unless whoever read has seen enough."""
+    # Python flushes once more at its end, which must not fail again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OK if isinstance(error, BrokenPipeError) else _complain(str(error), FAILED)
+
+
+def _open_what_is_closed() -> None:
+    """Have files to read from and to print to. Characters that the encoding of those has not are spelt out."""
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115  # it is open as long as the process, as are these
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not in a test that took its place
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -121,9 +136,15 @@ def verbs() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code: 0 fine, 1 not, 2 wrong usage, 130 Ctrl-C."""
+    _open_what_is_closed()
     try:
         code = verbs.main(args=argv, prog_name="dockscale", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except click.Abort:  # Ctrl-C while arguments were read: nothing was asked yet
+        return INTERRUPTED
+    except OSError as error:
+        return _cannot_go_on(error)
     return code if isinstance(code, int) else OK

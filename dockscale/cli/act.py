@@ -1,5 +1,6 @@
 """Verbs that change how many instances run: `wake`, `sleep`, `scale`, `drain` and `restart`."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,16 +9,27 @@ from urllib.parse import quote
 import click
 
 from dockscale.cli import OK, Failed
-from dockscale.cli.client import ANSWER_S, app_path, ask
+from dockscale.cli.client import ANSWER_S, app_path, ask, ask_all
 from dockscale.cli.names import app_argument, instance_argument
 from dockscale.cli.show import as_json, json_option, say, waiting
 
 LOOK_S = 0.2
 """Between two looks at what is waited for."""
 
+
+class _Seconds(click.FloatRange):
+    """How long somebody waits. A day is forever, and what is no number is not less."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
+
+
 wait_option = click.option("--wait", is_flag=True, help="return when it is done")
 timeout_option = click.option(
-    "--timeout", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS", help="wait no longer"
+    "--timeout", type=_Seconds(0, 86400), default=60.0, show_default=True, metavar="SECONDS", help="wait no longer"
 )
 
 
@@ -28,9 +40,7 @@ timeout_option = click.option(
 def wake(app: str, timeout: float, json_: bool) -> int:
     """Start an app, unless it is awake, and wait until an instance is ready."""
     with waiting(f"waiting for an instance of {app}"):
-        instance: dict[str, Any] = ask(
-            f"{app_path(app)}/wake?timeout={timeout:g}", "POST", silence_s=timeout + ANSWER_S
-        )
+        instance = ask(f"{app_path(app)}/wake?timeout={timeout:g}", "POST", silence_s=timeout + ANSWER_S)
     as_json(instance) if json_ else say(f"{app}: {instance['name']} is ready")
     return OK
 
@@ -42,7 +52,7 @@ def wake(app: str, timeout: float, json_: bool) -> int:
 @json_option
 def sleep(app: str, wait: bool, timeout: float, json_: bool) -> int:
     """Let an app's instances finish what they have and go. It sleeps until somebody asks for it."""
-    instances: list[dict[str, Any]] = ask(f"{app_path(app)}/sleep", "POST")
+    instances = ask_all(f"{app_path(app)}/sleep", "POST")
     leaving = _leaving({"instances": instances})
     if wait:
         _wait(app, f"{_count(leaving)} of {app} to finish", timeout, lambda told: not leaving & _leaving(told))
@@ -61,7 +71,7 @@ def scale(app: str, instances: int, wait: bool, timeout: float, json_: bool) -> 
 
     Load may ask for more at any time, and for fewer once scale_down_cooldown has passed.
     """
-    told: dict[str, Any] = ask(f"{app_path(app)}/scale?instances={instances}", "POST")
+    told = ask(f"{app_path(app)}/scale?instances={instances}", "POST")
     if wait:
         told = _wait(app, f"{instances} of {app} to be ready", timeout, lambda told: _is_settled(told, instances))
     as_json(told) if json_ else say(f"{app}: {told['decision']['explanation']}")
@@ -85,7 +95,7 @@ def drain(app: str, instance: str, wait: bool, timeout: float, json_: bool) -> i
     INSTANCE may be left out if there is only one.
     """
     name = instance or _only(app)
-    told: dict[str, Any] = ask(f"{app_path(app)}/drain?instance={quote(name, safe='')}", "POST")
+    told = ask(f"{app_path(app)}/drain?instance={quote(name, safe='')}", "POST")
     if wait:
         told = _wait(app, f"{name} to finish", timeout, lambda told: name not in _leaving(told))
     as_json(told) if json_ else say(f"{app}: {name} {'is gone' if wait else 'is finishing'}")
@@ -108,7 +118,7 @@ def _only(app: str) -> str:
 def restart(app: str, wait: bool, timeout: float, json_: bool) -> int:
     """Replace an app's instances by new ones, which are ready before the old ones drain. No request is lost."""
     old = _names(ask(app_path(app)))
-    told: dict[str, Any] = ask(f"{app_path(app)}/restart", "POST")
+    told = ask(f"{app_path(app)}/restart", "POST")
     if wait:
         told = _wait(app, f"{_count(old)} of {app} to be replaced", timeout, lambda told: not old & _names(told))
     as_json(told) if json_ else say(f"{app}: {_count(old)} {'replaced' if wait else 'being replaced'}")
@@ -124,7 +134,7 @@ def _wait(app: str, what: str, timeout: float, done: Callable[[dict[str, Any]], 
     ends = time.monotonic() + timeout
     with waiting(f"waiting for {what}"):
         while True:
-            told: dict[str, Any] = ask(app_path(app))
+            told = ask(app_path(app))
             if done(told):
                 return told
             if time.monotonic() >= ends:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -25,6 +25,15 @@ Event = tuple[str, Any]
 
 class Unanswered(Failed):
     """The running server did not do what was asked."""
+
+
+class Facts(dict[str, Any]):
+    """What the server tells, by names. One that it does not tell is no fault of whoever asks for it."""
+
+    def __missing__(self, name: str) -> Any:
+        raise Unanswered(
+            f"{server().url} does not tell `{name}`: it is no dockscale, or one of another version than this command"
+        )
 
 
 class Server(NamedTuple):
@@ -47,7 +56,10 @@ def server() -> Server:
     if Path(".env").is_file():
         from dotenv import dotenv_values  # noqa: PLC0415  # as above
 
-        told = {name.upper(): value for name, value in dotenv_values(".env").items()}
+        try:
+            told = {name.upper(): value for name, value in dotenv_values(".env").items()}
+        except (OSError, ValueError):
+            return _by_settings()
     told |= {name.upper(): value for name, value in os.environ.items()}
     host = told.get("DOCKSCALE_ADMIN_HOST", "127.0.0.1")
     port = told.get("DOCKSCALE_ADMIN_PORT", "9528")
@@ -66,17 +78,33 @@ def _by_settings() -> Server:
 
 def app_path(app_id: str) -> str:
     """Where the API tells of an app, whatever its name looks like."""
-    return f"/api/apps/{quote(app_id, safe='')}"
+    return f"/api/apps/{quote(app_id, safe='', errors='surrogateescape')}"
 
 
-def ask(path: str, method: str = "GET", *, silence_s: float = ANSWER_S) -> Any:
-    """Have the running server do something, and return what it answers as JSON; None if that is nothing.
+def ask(path: str, method: str = "GET", *, silence_s: float = ANSWER_S) -> dict[str, Any]:
+    """Have the running server do something, and return what it answers; nothing if that is nothing.
 
     Raises:
         Unanswered: it says nothing, or why not.
     """
     with _answer(method, path, "application/json", silence_s) as answer:
-        return _told(answer)
+        told = _told(answer)
+    if not isinstance(told, Facts):
+        raise _no_dockscale(answer.status)
+    return told
+
+
+def ask_all(path: str, method: str = "GET", *, silence_s: float = ANSWER_S) -> list[dict[str, Any]]:
+    """Do as `ask` where the answer is a list.
+
+    Raises:
+        Unanswered: it says nothing, or why not.
+    """
+    with _answer(method, path, "application/json", silence_s) as answer:
+        told = _told(answer)
+    if not isinstance(told, list) or not all(isinstance(each, Facts) for each in told):
+        raise _no_dockscale(answer.status)
+    return told
 
 
 @contextmanager
@@ -128,7 +156,11 @@ def _answer(method: str, path: str, accept: str, silence_s: float, body: Any = N
     sent = None
     if body is not None:
         headers["Content-Type"], sent = "application/json", json.dumps(body).encode()
-    with closing(HTTPConnection(where.host, where.port, timeout=ANSWER_S)) as connection:
+    try:
+        opened = HTTPConnection(where.host, where.port, timeout=ANSWER_S)
+    except InvalidURL:
+        raise _unsendable() from None
+    with closing(opened) as connection:
         try:
             connection.connect()
             connection.sock.settimeout(silence_s)
@@ -140,6 +172,8 @@ def _answer(method: str, path: str, accept: str, silence_s: float, body: Any = N
             raise Unanswered(f"{where.url} did not answer within {silence_s:g} s") from None
         except HTTPException:
             raise Unanswered(f"{where.url} is no dockscale: it does not speak HTTP") from None
+        except ValueError:
+            raise _unsendable() from None
         except OSError:
             raise Unanswered(
                 f"no dockscale answers at {where.url}: start it (`make run` or `dockscale serve`)"
@@ -147,15 +181,20 @@ def _answer(method: str, path: str, accept: str, silence_s: float, body: Any = N
         yield answer
 
 
+def _unsendable() -> Unanswered:
+    return Unanswered("DOCKSCALE_ADMIN_HOST or DOCKSCALE_ADMIN_TOKEN is what no host and no token can be")
+
+
 def _told(answer: HTTPResponse) -> Any:
     if answer.status == 204:
-        return None
+        return Facts()
     try:
-        told = json.loads(answer.read())
-        if answer.status >= 400:
-            raise Unanswered(told["detail"])
-    except (ValueError, KeyError, TypeError, OSError, HTTPException):
+        told = json.loads(answer.read(), object_hook=Facts)
+        why_not = dict(told)["detail"] if answer.status >= 400 else None
+    except (ValueError, KeyError, TypeError, RecursionError, OSError, HTTPException):
         raise _no_dockscale(answer.status) from None
+    if why_not is not None:
+        raise Unanswered(str(why_not))
     return told
 
 
@@ -170,4 +209,7 @@ def _events(answer: HTTPResponse) -> Iterator[Event]:
         if field == "event":
             name = value
         elif field == "data":
-            yield name, json.loads(value)
+            facts = json.loads(value, object_hook=Facts)
+            if not isinstance(facts, Facts):
+                raise ValueError(f"{name} is not told in facts")
+            yield name, facts

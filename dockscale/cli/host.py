@@ -11,7 +11,7 @@ import click
 from dockscale import doctor as checks
 from dockscale import reference
 from dockscale.cli import FAILED, OK, Failed, Misused
-from dockscale.cli.chosen import chosen
+from dockscale.cli.chosen import chosen, misspelt
 from dockscale.cli.client import Unanswered, ask
 from dockscale.cli.show import as_json, json_option, say
 from dockscale.core.spec import seconds
@@ -91,12 +91,14 @@ def token(workspace: str, permission: str, expires_in: float, client_id: str, js
 def doctor(json_: bool) -> int:
     """Check engine, networks, ports, labels and the clock of this host, and say what to do."""
     try:
-        server, why_not = ask("/")["dockscale"], ""
+        told, why_not = ask("/")["dockscale"], ""
+        server = {name: told[name] for name in ("engine_up", "apps", "instances", "invalid")}
     except Unanswered as error:
         server, why_not = None, str(error)
-    except (KeyError, TypeError):
+    except TypeError:
         server, why_not = None, "what answers on the admin port is no dockscale"
     findings = [*checks.examine(chosen(), server, why_not)]
+    findings += [checks.Finding(False, each, "correct its name, and start dockscale anew") for each in misspelt()]
     if json_:
         as_json([asdict(finding) for finding in findings])
     else:

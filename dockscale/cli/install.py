@@ -79,7 +79,7 @@ def _install(manifest: dict[str, Any], overwrite: bool) -> dict[str, Any]:
                 elif event == "installed":
                     app: dict[str, Any] = told
                     return app
-        except OSError:
+        except (OSError, ValueError):  # cut off, maybe within an event
             pass
     raise Unanswered("the connection has ended; `dockscale ps` shows whether the app is there")
 

@@ -32,7 +32,7 @@ def logs(app: str, follow: bool, instance: str, kind: str | None, tail: int | No
         tell = _tell_as_json if json_ else _tell
         tell_each(path, lambda event, told: tell(told) if event == "line" else None, _gone, again)
         return OK
-    told: dict[str, Any] = ask(_path(app, instance=instance, type=kind, tail=tail))
+    told = ask(_path(app, instance=instance, type=kind, tail=tail))
     if json_:
         as_json(told)
     else:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from dockscale.cli import FAILED, OK
-from dockscale.cli.client import app_path, ask
+from dockscale.cli.client import app_path, ask, ask_all
 from dockscale.cli.follow import tell_each
 from dockscale.cli.names import app_argument
 from dockscale.cli.show import NO_APPS, as_json, json_option, safe, say, say_now, table
@@ -16,7 +16,7 @@ from dockscale.cli.show import NO_APPS, as_json, json_option, safe, say, say_now
 @json_option
 def ps(json_: bool) -> int:
     """List apps with state, ready instances of the most allowed, load, and URL; below, why an app was refused."""
-    apps: list[dict[str, Any]] = ask("/api/apps")
+    apps = ask_all("/api/apps")
     if json_:
         as_json(apps)
     elif not apps:
@@ -47,7 +47,7 @@ def _tell_problems(apps: list[dict[str, Any]]) -> None:
 @json_option
 def apps(json_: bool) -> int:
     """List apps with what they are made of, and all the addresses where they answer."""
-    told: list[dict[str, Any]] = ask("/api/apps")
+    told = ask_all("/api/apps")
     if json_:
         as_json(told)
     elif not told:
@@ -71,7 +71,7 @@ def explain(app: str, json_: bool, last: int, watch: bool) -> int:
     """Say why an app has the instances it has: its load, its instances, and the latest decisions with their reasons."""
     if watch:
         return _watch(app, last, json_)
-    told: dict[str, Any] = ask(app_path(app))
+    told = ask(app_path(app))
     if json_:
         as_json(told)
         return OK
@@ -124,7 +124,7 @@ def _watch(app: str, last: int, json_: bool) -> int:
 
 def _show_now(app: str, last: int) -> str:
     """Show an app and return when the latest decision was made."""
-    told: dict[str, Any] = ask(app_path(app))
+    told = ask(app_path(app))
     _show(told, last)
     return max((str(each["at"]) for each in told.get("decisions", ())), default="")
 
@@ -138,7 +138,7 @@ def _line(decision: dict[str, Any]) -> str:
 @json_option
 def report(json_: bool) -> int:
     """Say what scaling has saved since dockscale started, in instance-hours."""
-    told: dict[str, Any] = ask("/api/report")
+    told = ask("/api/report")
     if json_:
         as_json(told)
     elif not told["apps"]:

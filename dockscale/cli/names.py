@@ -1,32 +1,31 @@
 """Apps and instances as arguments, which the shell can complete."""
 
 from collections.abc import Callable
-from typing import Any
 
 import click
 
 from dockscale.cli import Failed
-from dockscale.cli.client import app_path, ask
+from dockscale.cli.client import app_path, ask, ask_all
 
 COMPLETE_S = 1.0
 """Whoever presses Tab waits no longer."""
 
 
 def _apps(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
-    return _beginning(begun, "/api/apps", lambda told: [app["app_id"] for app in told])
+    return _beginning(begun, lambda: [app["app_id"] for app in ask_all("/api/apps", silence_s=COMPLETE_S)])
 
 
 def _instances(context: click.Context, _: click.Parameter, begun: str) -> list[str]:
     # Behind an option, click has not taken the arguments apart yet.
     app = context.params.get("app") or next(iter(context.args), "")
-    return _beginning(begun, app_path(app), lambda told: [each["name"] for each in told["instances"]])
+    return _beginning(begun, lambda: [each["name"] for each in ask(app_path(app), silence_s=COMPLETE_S)["instances"]])
 
 
-def _beginning(begun: str, path: str, names: Callable[[Any], list[str]]) -> list[str]:
+def _beginning(begun: str, names: Callable[[], list[str]]) -> list[str]:
     """Names that the running server knows; none if it does not say."""
     try:
-        known = names(ask(path, silence_s=COMPLETE_S))
-    except (Failed, ValueError, KeyError, TypeError):  # a shell has no place for what went wrong
+        known = names()
+    except (Failed, TypeError):  # a shell has no place for what went wrong
         return []
     return [name for name in known if name.startswith(begun) and name.isprintable()]
 

@@ -7,8 +7,8 @@ import uvloop
 
 from dockscale import logs
 from dockscale.cli import OK, Failed
-from dockscale.cli.chosen import chosen
-from dockscale.cli.show import as_json, json_option, say_now
+from dockscale.cli.chosen import chosen, misspelt
+from dockscale.cli.show import as_json, json_option, note, say_now
 
 
 @click.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -16,6 +16,8 @@ from dockscale.cli.show import as_json, json_option, say_now
 def serve(flags: tuple[str, ...]) -> int:
     """Run dockscale until it is told to stop. Every setting is a flag."""
     settings = chosen(_cli_parse_args=[*flags], _cli_prog_name="dockscale serve", _cli_kebab_case=True)
+    for each in misspelt():
+        note(each)
     logs.set_up(settings.log_format, settings.log_level)
     from dockscale.server import CannotStart  # noqa: PLC0415  # what is wrong with a flag need not wait for these imports
     from dockscale.server import serve as run  # noqa: PLC0415  # likewise

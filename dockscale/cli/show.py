@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 NO_APPS = "no apps: label a container or an image with dockscale.enable=true"
-_DANGEROUS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Control characters, and those that turn the direction of what is written."""
+_DANGEROUS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, those that turn the direction of what is written, and halves of characters."""
 _OF_USE = 24
 """Characters of a sentence that say something."""
 STATE_STYLES = {"ready": "green", "starting": "yellow", "failing": "red", "invalid": "red", "asleep": "dim"}

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from dockscale.cli import OK, Failed
-from dockscale.cli.client import ask, lasting
+from dockscale.cli.client import ask_all, lasting
 from dockscale.cli.show import NO_APPS, as_json, drawn, json_option, safe, say, table
 
 LOOK_S = 1.0
@@ -31,12 +31,12 @@ _BAR = 10
 def top(json_: bool) -> int:
     """Show each app's load between its thresholds, instances, and last decision as they change, until q or Ctrl-C.
 
-    Without a terminal it prints that once.
+    Without a terminal that has a cursor it prints that once.
     """
-    apps = ask("/api/apps")
+    apps = ask_all("/api/apps")
     if json_:
         as_json(apps)
-    elif not (sys.stdout.isatty() and sys.stdin.isatty()):
+    elif not (sys.stdout.isatty() and sys.stdin.isatty()) or os.environ.get("TERM") == "dumb":
         table(_rows(apps)) if apps else say(NO_APPS)
     else:
         _live(apps)
@@ -97,7 +97,7 @@ def _live(apps: list[dict[str, Any]]) -> None:
                 if _quits(keys, stirred):
                     return
                 try:
-                    apps, trouble = ask("/api/apps"), ""
+                    apps, trouble = ask_all("/api/apps"), ""
                 except Failed as error:
                     trouble = str(error)
 
