@@ -1,6 +1,7 @@
 """The composition root: builds everything, opens the listeners, shuts down in order. Only here Docker is chosen."""
 
 import asyncio
+import errno
 import random
 import resource
 import signal
@@ -111,10 +112,10 @@ class _Stop(Exception):
 @asynccontextmanager
 async def running(settings: Settings, engine: Engine, clock: Clock = time.monotonic) -> AsyncIterator[Running]:
     """Everything built and listening; on the way out, in reverse: no new work, what is in flight, then the rest."""
-    _check_admin(settings)
     patrol = Patrol(asyncio.get_running_loop(), _patrol_interval(settings))
     upstream = Upstream(patrol, settings.connect_timeout, settings.response_timeout)
     try:
+        _check_admin(settings)
         async with asyncio.TaskGroup() as tasks, AsyncExitStack() as listeners:
             dockscale = await _build(settings, engine, clock, upstream, tasks, listeners)
             yield dockscale
@@ -168,7 +169,7 @@ async def _build(
     entry = Entry(registry, ways, waiting, rpc)
     main = Listener(entry.handle, entry.refuse, upstream.patrol, _limits(settings))
     listeners.push_async_callback(main.close, settings.shutdown_timeout)
-    with _told(settings.host, settings.port, "DOCKSCALE_PORT"):
+    with _told(settings.host, settings.port, "DOCKSCALE_"):
         main_port = await main.open(settings.host, settings.port, certificate)
     inside = Inside(engine, main.open, settings.rpc_port)
     runtimes = Runtimes(engine, settings.base_image, settings.pip_index_url)
@@ -195,7 +196,7 @@ async def _build(
     )
     await admin.setup()
     listeners.push_async_callback(admin.cleanup)
-    with _told(settings.admin_host, settings.admin_port, "DOCKSCALE_ADMIN_PORT"):
+    with _told(settings.admin_host, settings.admin_port, "DOCKSCALE_ADMIN_"):
         await web.TCPSite(admin, settings.admin_host, settings.admin_port).start()
     admin_port = int(admin.addresses[0][1])
     tasks.create_task(registry.run(), name="registry")
@@ -248,14 +249,19 @@ def _tokens(settings: Settings) -> Tokens:
 
 
 @contextmanager
-def _told(host: str, port: int, setting: str) -> Iterator[None]:
+def _told(host: str, port: int, prefix: str) -> Iterator[None]:
     """Say what can be done about an address that cannot be listened on."""
     try:
         yield
     except OSError as error:
-        raise CannotStart(
-            f"cannot listen on {host}:{port} ({error.strerror}): free it, or set {setting} to another port"
-        ) from error
+        match error.errno:
+            case errno.EADDRINUSE:
+                advice = f"free it, or set {prefix}PORT to another port"
+            case errno.EACCES:
+                advice = f"set {prefix}PORT to 1024 or more, or run dockscale with the capability NET_BIND_SERVICE"
+            case _:
+                advice = f"set {prefix}HOST to an address of this machine"
+        raise CannotStart(f"cannot listen on {host}:{port} ({error.strerror}): {advice}") from error
 
 
 def _limits(settings: Settings) -> Limits:

@@ -1,6 +1,7 @@
 """The whole process: how it starts, what it says about itself, and how it ends."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import aiohttp
 import pytest
 
 from dockscale.engine.memory import MemoryEngine
-from dockscale.server import CannotStart
+from dockscale.server import CannotStart, _told
 from tests.support.world import serving, until, world
 
 BOUND_S = 15.0
@@ -78,14 +79,30 @@ async def test_a_taken_port_is_named_with_the_setting_that_moves_it(setting: str
             pass
 
 
-async def test_a_taken_port_ends_the_command_with_one_line_and_1(taken: int) -> None:
-    it = await serve(port=str(taken))
-    async with asyncio.timeout(BOUND_S):
-        _, told = await it.communicate()
+@pytest.mark.parametrize(("setting", "name"), [("host", "DOCKSCALE_HOST"), ("admin_host", "DOCKSCALE_ADMIN_HOST")])
+async def test_an_address_of_another_machine_is_named_with_its_setting(setting: str, name: str) -> None:
+    with pytest.raises(CannotStart, match=rf"192\.0\.2\.1:0 .*set {name} to an address of this machine"):
+        async with serving(MemoryEngine(), admin_token="secret", **{setting: "192.0.2.1"}):
+            pass
 
-    assert it.returncode == 1
-    assert told.decode().startswith(f"dockscale: cannot listen on 127.0.0.1:{taken}")
-    assert len(told.splitlines()) == 1
+
+def test_a_port_that_needs_rights_is_told_with_the_right_that_it_needs() -> None:
+    with pytest.raises(CannotStart, match="NET_BIND_SERVICE"), _told("0.0.0.0", 80, "DOCKSCALE_"):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+async def test_what_is_in_the_way_ends_the_command_with_one_line_and_1(taken: int) -> None:
+    for setting, value, said in (
+        ("port", str(taken), f"cannot listen on 127.0.0.1:{taken}"),
+        ("admin_host", "0.0.0.0", "DOCKSCALE_ADMIN_HOST=0.0.0.0 opens the admin port"),
+    ):
+        it = await serve(**{setting: value})
+        async with asyncio.timeout(BOUND_S):
+            _, told = await it.communicate()
+
+        assert it.returncode == 1
+        assert told.decode().startswith(f"dockscale: {said}")
+        assert len(told.splitlines()) == 1
 
 
 async def test_without_an_engine_it_lives_but_is_not_ready() -> None:
