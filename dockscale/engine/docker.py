@@ -208,7 +208,8 @@ class DockerEngine:
         with _translated():
             container = self._docker.containers.container(container_id)
             lines = await container.log(stdout=True, stderr=True, tail=tail)
-        return tuple("".join(lines).splitlines())
+        text = "".join(lines).removesuffix("\n")  # a carriage return within it is a progress bar's, and no end
+        return tuple(line.removesuffix("\r") for line in text.split("\n")) if text else ()
 
     async def follow(self, container_id: str, tail: int) -> AsyncGenerator[str, None]:
         with _translated():

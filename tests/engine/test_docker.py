@@ -238,6 +238,20 @@ async def test_an_end_that_an_older_listing_cannot_know_is_not_forgotten_by_it(r
     assert states == ["created", "exited"]
 
 
+@pytest.mark.engine
+async def test_a_progress_bar_is_one_line_however_it_is_read(real: Real) -> None:
+    box = real.create("app", entrypoint=["printf", r"loading 50 %%\rloading 100 %%\nready\r\n"])
+    await in_thread(box.start)
+    await in_thread(box.wait)
+    engine = DockerEngine(only=real.label)
+
+    read = await engine.logs(str(box.id), 10)
+    followed = [line async for line in engine.follow(str(box.id), 10)]
+    await engine.close()
+
+    assert read == tuple(followed) == ("loading 50 %\rloading 100 %", "ready")
+
+
 async def tell_end(engine: DockerEngine, ended: asyncio.Event) -> None:
     async for event in engine.events():
         if event is Event.ENDED:
