@@ -107,23 +107,6 @@ async def test_a_client_may_change_its_keys_at_any_time(files: Files) -> None:
     assert said.count(b"KEYUPDATE") == 2
 
 
-async def test_a_client_may_ask_for_small_records(files: Files) -> None:
-    async with world(**files.settings) as it:
-        command = ("openssl", "s_client", "-quiet", "-maxfraglen", "512", "-CAfile", str(files.certificate))
-        small = await asyncio.create_subprocess_exec(
-            *command, "-connect", f"127.0.0.1:{it.dockscale.main_port}", stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        assert small.stdin is not None
-        assert small.stdout is not None
-        small.stdin.write(b"GET /big?size=100000 HTTP/1.1\r\nHost: web.localhost\r\nConnection: close\r\n\r\n")
-        async with asyncio.timeout(10):
-            got = read_answer(await small.stdout.read())
-            await small.wait()
-
-    assert got.body == b"x" * 100_000
-
-
 async def test_large_bodies_pass_both_ways_at_once(files: Files) -> None:
     async with world(**files.settings) as it:
         sent = os.urandom(2**20) * (MEGABYTES // 2**20)
@@ -515,8 +498,9 @@ async def test_files_that_are_replaced_one_after_the_other_are_taken_together_an
     fresh = make(tmp_path, "fresh")
     with structlog.testing.capture_logs() as logs:
         async with world(**files.settings) as it:
-            for _ in range(4):  # most times a look falls in between
+            for _ in range(3):
                 before = await asyncio.to_thread(shown, it)
+                await asyncio.sleep(0.6)  # from the look that took the ones before: the next falls in between
                 files.certificate.write_bytes(fresh.certificate.read_bytes())
                 await asyncio.sleep(0.5)
                 files.key.write_bytes(fresh.key.read_bytes())

@@ -162,7 +162,7 @@ class Tls:
             return
         sealed: list[bytes] = []
         taken = 0
-        while taken < len(data):  # it takes one record at a time, and a client may ask for smaller ones
+        while taken < len(data):  # `write` may take less than it is given
             taken += self._tls.write(memoryview(data)[taken : taken + RECORD_BYTES])
             sealed.append(self._to_client.read())
         self._raw.write(sealed[0] if len(sealed) == 1 else b"".join(sealed))
