@@ -12,8 +12,14 @@ import structlog
 
 log = structlog.get_logger()
 
-LOOK_S = 2.0
-"""How often it is looked whether the files are others."""
+LOOK_S = 1.0
+"""How often it is looked whether the files are others. They are read once they have stayed the same from one look to
+the next: until then, whoever renews them may have replaced only one."""
+
+_NAMED = ("DNS", "IP Address")
+"""Kinds of names that clients go by."""
+_Names = tuple[tuple[str, str], ...]
+_Stamps = list[tuple[int, int, int] | None]
 
 
 class BadCertificate(Exception):
@@ -37,7 +43,8 @@ class Certificate:
             BadCertificate: they cannot be used.
         """
         self._files = certificate, key
-        self._stamps = self._look_at_files()
+        self._stamps = self._look()
+        """Of the files that were taken."""
         self._taken = _read(certificate, key)
 
     @property
@@ -54,21 +61,32 @@ class Certificate:
         return self._taken.expires
 
     async def watch(self) -> None:
-        """Take what the files hold as soon as they change; while that cannot be used, keep what was there before."""
+        """Take what the files hold when these change; while that cannot be used, keep what was there before.
+
+        Files that are refused are tried at each look: what is wrong may be the clock, or who may read them.
+        """
+        stamps, refused = self._stamps, ""
         while True:
             await asyncio.sleep(LOOK_S)
-            stamps = self._look_at_files()
+            before, stamps = stamps, await asyncio.to_thread(self._look)  # a network's files may be slow
             if stamps == self._stamps:
-                continue
-            self._stamps = stamps
-            try:
-                self._taken = _read(*self._files)
-            except BadCertificate as error:
-                log.error("certificate_refused", error=str(error), hint="the one before stays in use")
-            else:
-                log.info("certificate_taken", names=self.names, expires=self.expires.isoformat())
+                refused = ""
+            elif stamps == before:
+                refused = await self._take(stamps, refused)
 
-    def _look_at_files(self) -> list[tuple[int, int, int] | None]:
+    async def _take(self, stamps: _Stamps, refused: str) -> str:
+        """Return why the files cannot be used, and tell it unless it is what was told before; empty: they are taken."""
+        try:
+            self._taken = await asyncio.to_thread(_read, *self._files)
+        except BadCertificate as error:
+            if str(error) != refused:
+                log.error("certificate_refused", error=str(error), hint="the one before stays in use")
+            return str(error)
+        self._stamps = stamps
+        log.info("certificate_taken", names=self.names, expires=self.expires.isoformat())
+        return ""
+
+    def _look(self) -> _Stamps:
         return [_stamp(Path(file)) for file in self._files]
 
 
@@ -116,24 +134,29 @@ def _read(certificate: str, key: str) -> _Taken:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise BadCertificate(
                 f"DOCKSCALE_TLS_KEY={key} is not the key of DOCKSCALE_TLS_CERTIFICATE={certificate}: "
-                "name the two that were made together"
+                "name the two that were made together, and let the server's own certificate be the first in its file"
             ) from None
         raise BadCertificate(
-            f"DOCKSCALE_TLS_CERTIFICATE={certificate} or DOCKSCALE_TLS_KEY={key} is damaged ({error}): copy them anew"
+            f"DOCKSCALE_TLS_CERTIFICATE={certificate} or DOCKSCALE_TLS_KEY={key} is damaged or too weak ({error}): "
+            "copy them anew, or make them anew"
         ) from None
-    names = tuple(name for _, name in cast("tuple[tuple[str, str], ...]", shown.get("subjectAltName", ())))
+    except OSError as error:
+        raise BadCertificate(f"{certificate} or {key} has just gone ({error.strerror}): put it back") from None
+    names = tuple(name for kind, name in cast("_Names", shown.get("subjectAltName", ())) if kind in _NAMED)
     expires = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), UTC)
     return _Taken(context, names, expires)
 
 
 def _pem(setting: str, file: str, mark: str) -> str:
+    """Return what of the file PEM can be: what else it says, as in comments, may be in any encoding."""
+    path = Path(file)
     try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise BadCertificate(
-            f"{setting}={file} cannot be read ({why}): name a PEM file that this user may read"
-        ) from None
+        why = "it is no file" if path.exists() and not path.is_file() else ""  # a pipe would be waited for
+        text = "" if why else path.read_bytes().decode("ascii", errors="ignore")
+    except OSError as error:
+        why = error.strerror or str(error)
+    if why:
+        raise BadCertificate(f"{setting}={file} cannot be read ({why}): name a PEM file that this user may read")
     if mark not in text:
         raise BadCertificate(f"{setting}={file} holds no `-----{mark}`: name the PEM file that does")
     return text

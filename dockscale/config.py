@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     rpc_url: Annotated[str, AfterValidator(_url)] = ""
     """Main port as apps of type `rpc` reach it, such as http://dockscale:9527. Empty: found out from the network."""
     rpc_port: int = Field(9529, ge=0, le=65535)
-    """With TLS and no `DOCKSCALE_RPC_URL`: port without TLS for apps of type `rpc`, open on their network alone."""
+    """With TLS and no `DOCKSCALE_RPC_URL`: port without TLS for apps of type `rpc`, at the address on their network."""
     base_image: str = "python:3.12-slim"
     """Image with Python 3.11 or newer, on which the runtimes of installed programs are made where they are missing."""
     pip_index_url: str = ""

@@ -82,10 +82,11 @@ def _certificate(settings: Settings) -> Iterator[Finding]:
         return
     if certificate is not None:
         days = (certificate.expires - datetime.now(UTC)).days
-        text = f"the certificate is for {', '.join(certificate.names)}, and good for {days} days"
-        yield Finding(
-            days >= RENEW_DAYS, text, "" if days >= RENEW_DAYS else "renew it: dockscale takes new files by itself"
-        )
+        text = f"the certificate is for {', '.join(certificate.names) or 'no name'}, and good for {days} days"
+        advice = "" if days >= RENEW_DAYS else "renew it: dockscale takes new files by itself"
+        if not certificate.names:
+            advice = "make one with its names in subjectAltName: clients look nowhere else"
+        yield Finding(not advice, text, advice)
 
 
 def _network(client: docker.DockerClient, name: str) -> Iterator[Finding]:

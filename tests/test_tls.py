@@ -1,6 +1,8 @@
 """The main port with TLS: real clients, certificates as openssl makes them, and who comes without."""
 
 import asyncio
+import ctypes
+import ctypes.util
 import io
 import json
 import os
@@ -20,7 +22,7 @@ from dockscale.engine.memory import MemoryEngine
 from dockscale.server import CannotStart
 from tests.support.certificates import Files, make, openssl
 from tests.support.http1 import read_answer
-from tests.support.origin import client, idle, on_head, replies, staged
+from tests.support.origin import Spoken, client, idle, on_head, replies, staged
 from tests.support.worker import rpc_world, work
 from tests.support.world import World, serving, until, world
 
@@ -130,6 +132,39 @@ async def test_a_slow_client_holds_the_instance_back_and_misses_nothing(files: F
         got = read_answer(await wire.over())
 
     assert got.body == body
+
+
+async def test_a_client_that_rests_costs_little_however_much_it_had(files: Files) -> None:
+    """Its own side is a socket alone, so that what this process holds is dockscale's."""
+    async with world(**files.settings) as it:
+        trust, port = it.trust, it.dockscale.main_port
+        assert trust is not None
+
+        def have(clients: int) -> list[ssl.SSLSocket]:
+            having = []
+            for _ in range(clients):
+                plain = socket.create_connection(("127.0.0.1", port), 20)
+                having.append(trust.wrap_socket(plain, server_hostname="localhost"))
+                having[-1].sendall(b"POST /echo HTTP/1.1\r\nHost: web.localhost\r\nContent-Length: 1000000\r\n\r\n")
+                having[-1].sendall(b"x" * 1_000_000)
+                end = b""
+                while not end.endswith(b"\r\n0\r\n\r\n"):
+                    end = end[-10:] + having[-1].recv(2**18)
+            return having
+
+        resting = await asyncio.to_thread(have, 10)
+        before = resident()
+        resting += await asyncio.to_thread(have, 100)
+        each = (resident() - before) / 100
+        for client in resting:
+            client.close()
+
+    assert each < 100_000
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def test_a_websocket_is_wss_and_is_told_when_its_instance_goes(files: Files) -> None:
@@ -253,6 +288,41 @@ async def test_a_broken_record_ends_the_connection_and_gives_the_place_back(file
         await idle(it)
 
 
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("broken", [False, True])
+async def test_who_leaves_or_breaks_off_without_having_taken_what_waits_keeps_no_place(
+    files: Files, tls: bool, broken: bool
+) -> None:
+    async with (
+        staged(client_timeout=0.5, **files.settings if tls else {}) as (it, origin),
+        client(it, buffer=4096) as wire,
+    ):
+
+        def waits() -> bool:
+            clients = it.dockscale.main.clients
+            return any(each.connected and each.transport.get_write_buffer_size() for each in clients)
+
+        async def fill_a_little(spoken: Spoken) -> None:
+            await spoken.head()
+            spoken.send(b"HTTP/1.1 200 OK\r\n\r\n")
+            while not waits():
+                spoken.send(b"x" * 10_000)
+                await asyncio.sleep(0.001)
+            await asyncio.Event().wait()  # it says nothing more, and does not end
+
+        origin.script = fill_a_little
+        wire.transport.pause_reading()
+        wire.send(GET)
+        await until(waits)
+        assert not any(each.full for each in it.dockscale.main.clients), "it is not so much that it would be waited for"
+        with socket.socket(fileno=os.dup(wire.transport.get_extra_info("socket").fileno())) as below:
+            if broken:
+                below.send(b"\x17\x03\x03\x00\x20" + b"x" * 32)
+            below.shutdown(socket.SHUT_WR)
+
+        await idle(it)
+
+
 async def test_an_answer_that_is_cut_off_is_no_clean_end(files: Files) -> None:
     async with staged(**files.settings) as (it, origin), client(it) as wire:
         origin.script = on_head(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", then=lambda wire: wire.close())
@@ -260,6 +330,88 @@ async def test_an_answer_that_is_cut_off_is_no_clean_end(files: Files) -> None:
         await wire.over()
 
     assert wire.ended == "reset"
+
+
+async def test_who_is_silent_for_too_long_is_told_of_a_clean_end(files: Files) -> None:
+    async with world(keepalive_timeout=0.3, **files.settings) as it:
+        assert it.trust is not None
+        plain = await asyncio.to_thread(socket.create_connection, ("127.0.0.1", it.dockscale.main_port), 10)
+        strict = await asyncio.to_thread(
+            it.trust.wrap_socket, plain, server_hostname="localhost", suppress_ragged_eofs=False
+        )
+        strict.sendall(GET)
+        assert (await asyncio.to_thread(strict.recv, 2**16)).startswith(b"HTTP/1.1 200")
+        while await asyncio.to_thread(strict.recv, 2**16):
+            pass  # an end without a word would be an error
+        strict.close()
+
+
+async def fill(wire: Spoken) -> None:
+    """Answer with so much that its client takes no more, and wait."""
+    await wire.head()
+    wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 20_000_000)
+    await wire.until(lambda: wire.lost or wire.ended)
+
+
+async def test_who_makes_tls_talk_and_does_not_listen_is_cut_off(files: Files) -> None:
+    """A client may ask for new keys at any time, and each time is due an answer (RFC 8446 section 4.6.3)."""
+    async with staged(**files.settings) as (it, origin):
+        origin.script = fill
+        asking = await asyncio.to_thread(Asking, it.dockscale.main_port)
+        asking.send(GET)
+        await until(lambda: any(each.full for each in it.dockscale.main.clients), "it has all it can take")
+        [client] = it.dockscale.main.clients
+        size = client.transport.get_write_buffer_size()
+
+        asked = await asyncio.to_thread(asking.ask_for_new_keys, 100_000)
+
+        assert asked < 100_000
+        assert client.transport.get_write_buffer_size() - size < 2**18
+        await idle(it)
+        asking.close()
+
+
+class Asking:
+    """A TLS client that asks for new keys, which Python's own cannot: OpenSSL's functions, one for one."""
+
+    def __init__(self, port: int) -> None:
+        self._it = ctypes.CDLL(ctypes.util.find_library("ssl"))
+        for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
+            getattr(self._it, name).restype = ctypes.c_void_p
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        context = self._it.SSL_CTX_new(ctypes.c_void_p(self._it.TLS_client_method()))
+        self._ssl = ctypes.c_void_p(self._it.SSL_new(ctypes.c_void_p(context)))
+        self._it.SSL_set_fd(self._ssl, self._socket.fileno())
+        assert self._it.SSL_connect(self._ssl) == 1
+
+    def send(self, data: bytes) -> None:
+        assert self._it.SSL_write(self._ssl, data, len(data)) == len(data)
+
+    def ask_for_new_keys(self, most: int) -> int:
+        """Ask again and again, and return how often that went out."""
+        for asked in range(most):
+            self._it.SSL_key_update(self._ssl, 1)
+            if self._it.SSL_do_handshake(self._ssl) != 1:
+                return asked
+        return most
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+async def test_a_handshake_under_way_does_not_keep_it_from_ending(files: Files) -> None:
+    async with world(header_timeout=600.0, **files.settings) as it:
+        half = [await asyncio.open_connection("127.0.0.1", it.dockscale.main_port) for _ in range(2)]
+        half[0][1].write(b"\x16\x03\x01\x02\x00\x01")
+        await until(lambda: len(it.dockscale.main.clients) == 2)
+        with structlog.testing.capture_logs() as logs:
+            async with asyncio.timeout(20):
+                await it.dockscale.main.close(600.0)
+
+        assert logs == [], "nobody had to be cut off"
+        for reader, writer in half:
+            assert await _ended(reader)
+            writer.close()
 
 
 async def test_idle_clients_that_do_not_listen_do_not_keep_it_from_ending(files: Files) -> None:
@@ -340,6 +492,74 @@ async def test_a_new_file_that_is_of_no_use_leaves_the_old_certificate_in_use_an
             await until(lambda: logs[-1]["event"] == "certificate_taken", "what is good again is taken")
 
 
+async def test_files_that_are_replaced_one_after_the_other_are_taken_together_and_without_complaint(
+    files: Files, tmp_path: Path
+) -> None:
+    fresh = make(tmp_path, "fresh")
+    with structlog.testing.capture_logs() as logs:
+        async with world(**files.settings) as it:
+            for _ in range(3):
+                before = await asyncio.to_thread(shown, it)
+                await asyncio.sleep(0.6)  # from the look that took the ones before: the next falls in between
+                files.certificate.write_bytes(fresh.certificate.read_bytes())
+                await asyncio.sleep(0.5)
+                files.key.write_bytes(fresh.key.read_bytes())
+                await until_shown_another(it, before)
+                fresh = make(tmp_path, "fresh")
+
+    assert [each for each in logs if each["event"] == "certificate_refused"] == []
+
+
+async def test_a_certificate_that_is_not_valid_yet_is_taken_when_it_is_and_told_of_once(files: Files) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with world(**files.settings) as it:
+            before = await asyncio.to_thread(shown, it)
+            files.begin_in(7)
+            await until_shown_another(it, before)
+
+    told = [each["error"] for each in logs if each["event"] == "certificate_refused"]
+    assert len(told) == 1
+    assert "certificate is not yet valid" in told[0]
+
+
+async def test_a_renewed_certificate_may_have_comments_in_any_encoding(files: Files) -> None:
+    async with world(**files.settings) as it:
+        for encoding in ("utf-8", "latin-1"):
+            before = await asyncio.to_thread(shown, it)
+            files.sign_anew(60)
+            files.certificate.write_bytes("Aussteller: Müller\n".encode(encoding) + files.certificate.read_bytes())
+            await until_shown_another(it, before)
+
+
+async def test_a_file_may_hold_both_and_lines_may_end_as_on_windows(files: Files) -> None:
+    both = files.certificate.with_name("both.pem")
+    both.write_bytes((files.certificate.read_bytes() + files.key.read_bytes()).replace(b"\n", b"\r\n"))
+
+    async with world(**Files(both, both).settings) as it:
+        assert (await it.get("/x"))[0] == 200
+
+
+async def test_a_session_is_resumed_until_the_certificate_changes_and_begun_anew_then(files: Files) -> None:
+    async with world(**files.settings) as it:
+        trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+
+        def come(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
+            plain = socket.create_connection(("127.0.0.1", it.dockscale.main_port), 10)
+            with trusting.wrap_socket(plain, session=session) as connection:
+                connection.sendall(LAST)
+                assert connection.recv(2**16).startswith(b"HTTP/1.1 200")
+                return connection.session, connection.session_reused
+
+        session, _ = await asyncio.to_thread(come, None)
+        assert (await asyncio.to_thread(come, session))[1] is True
+        before = await asyncio.to_thread(shown, it)
+        files.sign_anew(60)
+        await until_shown_another(it, before)
+
+        assert (await asyncio.to_thread(come, session))[1] is False
+
+
 async def starting(**settings: str) -> str:
     """Why dockscale does not start."""
     with pytest.raises(CannotStart) as refused:
@@ -359,12 +579,18 @@ async def test_one_file_without_the_other_is_an_error(files: Files, name: str) -
 async def test_files_that_cannot_be_used_are_named_with_what_to_do(tmp_path: Path) -> None:
     own, other, ended = make(tmp_path), make(tmp_path, "other"), make(tmp_path, "ended")
     ended.sign_anew(-1)
-    locked, half = tmp_path / "locked.key", tmp_path / "half.pem"
+    locked, half, pipe = tmp_path / "locked.key", tmp_path / "half.pem", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    weak = Files(tmp_path / "weak.pem", tmp_path / "weak.key")
+    short = ("-newkey", "rsa:1024", "-noenc", "-subj", "/CN=weak")
+    openssl("req", "-x509", *short, "-out", weak.certificate, "-keyout", weak.key)
     openssl("pkey", "-in", own.key, "-aes256", "-passout", "pass:secret", "-out", locked)
     half.write_text(own.certificate.read_text()[:200])
     cases = {
         (tmp_path / "none.pem", own.key): ("none.pem cannot be read (No such file", "name a PEM file"),
-        (tmp_path, own.key): ("cannot be read (Is a directory", "name a PEM file"),
+        (tmp_path, own.key): ("cannot be read (it is no file", "name a PEM file"),
+        (own.certificate, pipe): ("pipe cannot be read (it is no file", "name a PEM file"),
+        (weak.certificate, weak.key): ("weak.key is damaged or too weak", "make them anew"),
         (own.certificate, own.certificate): ("own.pem holds no `-----PRIVATE KEY", "name the PEM file that does"),
         (own.certificate, other.key): ("other.key is not the key of", "made together"),
         (own.certificate, locked): ("locked.key is encrypted", "openssl pkey -in"),
@@ -376,7 +602,7 @@ async def test_files_that_cannot_be_used_are_named_with_what_to_do(tmp_path: Pat
         assert [part for part in expected if part not in told] == [], told
 
 
-def test_the_doctor_tells_whom_a_certificate_is_for_and_when_it_ends(files: Files) -> None:
+def test_the_doctor_tells_whom_a_certificate_is_for_and_when_it_ends(files: Files, tmp_path: Path) -> None:
     def found() -> list[tuple[bool, str]]:
         settings = Settings(engine="tcp://127.0.0.1:9", port=0, admin_port=0, **files.settings)
         return [(each.good, each.text) for each in examine(settings, None, "") if "certificate" in each.text]
@@ -384,5 +610,9 @@ def test_the_doctor_tells_whom_a_certificate_is_for_and_when_it_ends(files: File
     assert found() == [(True, "the certificate is for localhost, *.localhost, 127.0.0.1, and good for 29 days")]
     files.sign_anew(3)
     assert found()[0][0] is False
+    make(tmp_path, names="email:me@example.org,DNS:localhost")
+    assert found()[0][1].startswith("the certificate is for localhost, and")
+    openssl("req", "-x509", "-key", files.key, "-subj", "/CN=localhost", "-days", "30", "-out", files.certificate)
+    assert found() == [(False, "the certificate is for no name, and good for 29 days")]
     files.key.unlink()
     assert found() == [(False, "the main port has no certificate to show")]

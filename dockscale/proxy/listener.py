@@ -63,7 +63,7 @@ class Client(Peer):
 
     __slots__ = (
         "_blank", "_buffered", "_left", "_limits", "_listener", "_reading", "_searched", "address", "answered", "body",
-        "keep_alive", "lingers", "occupation", "request", "scheme", "upload",
+        "keep_alive", "lingers", "occupation", "raw", "request", "scheme", "upload",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener", scheme: bytes) -> None:
@@ -71,6 +71,8 @@ class Client(Peer):
         self.scheme = scheme
         """`https` or `http`."""
         self.address = b""
+        self.raw: asyncio.Transport | None = None
+        """Its connection without TLS, which is there before the handshake is done and it is `connected`."""
         self.occupation: Occupation | None = None
         self.request: RequestHead | None = None
         """The request that is being answered."""
@@ -109,6 +111,10 @@ class Client(Peer):
         if occupation is not None:
             occupation.abandon()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:
+        self._note_close()  # before that, what was written may still go out
+        return super().eof_received()
 
     def data_received(self, data: bytes) -> None:
         if self.pipe is not None:
@@ -150,7 +156,16 @@ class Client(Peer):
         elif self.unread:
             self._refuse(Malformed("the head of the request did not come in time", 408, "too_slow"))
         else:
-            self.transport.abort()
+            self._close()
+
+    def _close(self) -> None:
+        self._note_close()
+        self.transport.close()
+
+    def _note_close(self) -> None:
+        """Allow what has not gone out yet its time."""
+        self._buffered = self.transport.get_write_buffer_size()
+        self.deadline = self.loop.time() + self._limits.client_timeout
 
     def _due(self) -> float:
         """When it will have been silent for too long, from now on."""
@@ -293,9 +308,7 @@ class Client(Peer):
         if not self.skip_body():
             self.linger()
         elif not self.keep_alive or self.closing:
-            self._buffered = self.transport.get_write_buffer_size()
-            self.transport.close()
-            self.deadline = self._due()
+            self._close()
         else:
             self.request = self.body = self.upload = None
             self.answered = False
@@ -421,8 +434,8 @@ class Listener:
         self.closing = True
         self._stop_accepting()
         self._close_sockets()
-        for client in [client for client in self.clients if client.connected and client.idle]:
-            client.transport.close()
+        for client in list(self.clients):
+            _send_away(client)
         try:
             async with asyncio.timeout(timeout):
                 while self.clients:
@@ -486,10 +499,13 @@ class Listener:
         if certificate is not None:
             protocol = Tls(certificate.context, client, client.not_tls, self.limits.header_timeout).protocol
         try:
-            await self.loop.connect_accepted_socket(lambda: protocol, sock)
+            client.raw, _ = await self.loop.connect_accepted_socket(lambda: protocol, sock)
         except OSError as error:
             log.warning("accept_failed", error=str(error))
             self.gone(client)
+        else:
+            if self.closing:
+                _send_away(client)
 
     def _tell_full(self) -> None:
         if not self._full:
@@ -505,6 +521,15 @@ class Listener:
         for listening, _ in self._sockets:
             listening.close()
         self._sockets.clear()
+
+
+def _send_away(client: Client) -> None:
+    """End a connection that is idle, or in its handshake."""
+    if client.connected:
+        if client.idle:
+            client.transport.close()
+    elif client.raw is not None:
+        client.raw.abort()
 
 
 def _listening(family: int, address: tuple[object, ...]) -> socket.socket:

@@ -19,6 +19,7 @@ log = structlog.get_logger()
 HANDSHAKE = 0x16
 """The first byte of a client's first record (RFC 8446 section 5.1)."""
 RECORD_BYTES = 2**14
+"""The most that one record carries, and what is sealed and opened at a time: buffers of OpenSSL never shrink."""
 MOST_UNASKED_BYTES = 2**16
 """What TLS itself may have to say to a client that takes nothing, such as answers to ever new keys."""
 
@@ -92,18 +93,10 @@ class Tls:
             if data[0] != HANDSHAKE:
                 self._step_aside()
                 return
-        self._from_client.write(data)
         try:
-            if not self._shaken:
-                self._shake()
-            opened, ended = self._open()
-        except ssl.SSLWantReadError:
-            self._flush()
-            return
+            opened, ended = self._open(data)
         except ssl.SSLError as error:
-            log.debug("tls_failed", client=self._raw.get_extra_info("peername"), error=error.reason)
-            self._flush()  # with what it says of the error
-            self._raw.close()
+            self._break(error)
             return
         self._flush()
         if opened and not self._raw.is_closing():
@@ -127,16 +120,28 @@ class Tls:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _open(self) -> tuple[bytes, bool]:
+    def _open(self, data: bytes) -> tuple[bytes, bool]:
         """Open what has come, and tell whether the client has ended its side (RFC 8446 section 6.1)."""
         parts: list[bytes] = []
-        with suppress(ssl.SSLWantReadError):  # the rest of a record is still to come
-            while self._from_client.pending or self._tls.pending():
-                part = self._tls.read(RECORD_BYTES)
-                if not part:
-                    return b"".join(parts), True
-                parts.append(part)
+        for at in range(0, len(data), RECORD_BYTES):
+            self._from_client.write(memoryview(data)[at : at + RECORD_BYTES])
+            with suppress(ssl.SSLWantReadError):  # the rest of a record is still to come
+                if not self._shaken:
+                    self._shake()
+                while self._from_client.pending or self._tls.pending():
+                    part = self._tls.read(RECORD_BYTES)
+                    if not part:
+                        return b"".join(parts), True
+                    parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts), False
+
+    def _break(self, error: ssl.SSLError) -> None:
+        """End what is no TLS any more, and tell the client why (RFC 8446 section 6.2)."""
+        log.debug("tls_failed", client=self._raw.get_extra_info("peername"), error=error.reason)
+        self._flush()
+        self._raw.close()
+        if self._shaken:
+            self._protocol.eof_received()
 
     def _flush(self) -> None:
         """Send what TLS itself has to say. Who makes it talk without end and does not listen is cut off."""
@@ -155,10 +160,12 @@ class Tls:
     def write(self, data: bytes) -> None:
         if not data or self._said_end or self._raw.is_closing():
             return
-        sealed = self._tls.write(data)
-        while sealed < len(data):  # it takes one record at a time
-            sealed += self._tls.write(memoryview(data)[sealed:])
-        self._raw.write(self._to_client.read())
+        sealed: list[bytes] = []
+        taken = 0
+        while taken < len(data):  # `write` may take less than it is given
+            taken += self._tls.write(memoryview(data)[taken : taken + RECORD_BYTES])
+            sealed.append(self._to_client.read())
+        self._raw.write(sealed[0] if len(sealed) == 1 else b"".join(sealed))
 
     def can_write_eof(self) -> bool:
         return self._raw.can_write_eof()

@@ -2,6 +2,7 @@
 
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,22 @@ class Files:
     def sign_anew(self, days: int) -> None:
         """Let it be good for so many days from now; below 0 it has ended."""
         openssl("x509", "-in", self.certificate, "-signkey", self.key, "-days", str(days), "-out", self.certificate)
+
+    def begin_in(self, seconds: float) -> None:
+        """Let it not be valid yet."""
+        folder = self.key.parent
+        request, config, begin = folder / "request", folder / "ca.cnf", datetime.now(UTC) + timedelta(seconds=seconds)
+        for name, content in (("issued", ""), ("serial", "01\n")):
+            (folder / name).write_text(content)
+        config.write_text(
+            f"[ca]\ndefault_ca = own\n[own]\ndatabase = {folder}/issued\nserial = {folder}/serial\n"
+            f"new_certs_dir = {folder}\ndefault_md = sha256\npolicy = any\n[any]\ncommonName = supplied\n"
+        )
+        openssl("x509", "-x509toreq", "-in", self.certificate, "-signkey", self.key, "-out", request)
+        openssl(
+            "ca", "-batch", "-notext", "-selfsign", "-config", config, "-in", request, "-keyfile", self.key,
+            "-startdate", begin.strftime("%Y%m%d%H%M%SZ"), "-days", "30", "-out", self.certificate,
+        )  # fmt: skip
 
     @property
     def environment(self) -> dict[str, str]:
