@@ -22,6 +22,8 @@ LISTED_S = 1.0
 """How long at the most who asks waits for a listing that is due."""
 SETTLE_S = 0.05
 """What changed, unlike what ended, may wait for what else changes: a listing takes time from those who are served."""
+TICKS_AT_ONCE = 100
+"""Apps that are looked at before those who are served have their turn: about 1 ms."""
 
 
 class Tender(Protocol):
@@ -86,7 +88,13 @@ class Registry:
         async with self._listing:
             began = self._clock()
             catalog = survey(await self._engine.list())
+            await asyncio.sleep(0)
             self._follow(catalog, began)
+            # All that runs is known before anything is started: the host's budget is one for all apps.
+            for number, app in enumerate(list(self.apps.values())):
+                if number % TICKS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+                self._tender.tick(app)
         self.synced.set()
         for tell in list(self.told):
             tell()
@@ -154,9 +162,6 @@ class Registry:
             self._tender.observe(self.apps[app_id], entry.members, began)
         for app in self.trials:
             self._tender.observe(app, [each for each in catalog.orphans if _is_of(each, app)], began)
-        # All that runs is known before anything is started: the host's budget is one for all apps.
-        for app in self.apps.values():
-            self._tender.tick(app)
         for container in catalog.orphans:
             if not any(_is_of(container, app) for app in self.trials):
                 self._tender.discard(container)

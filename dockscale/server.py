@@ -2,11 +2,12 @@
 
 import asyncio
 import errno
+import gc
 import random
 import resource
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
@@ -77,9 +78,24 @@ async def serve(settings: Settings) -> None:
             "serving", version=__version__, main=f"{settings.host}:{dockscale.main_port}",
             admin=f"{settings.admin_host}:{dockscale.admin_port}",
         )  # fmt: skip
+        _once_listed(dockscale.registry, spare_collections)
         await stop.wait()
         log.info("stopping", in_flight=sum(app.pool.in_flight for app in dockscale.registry.apps.values()))
     log.info("stopped")
+
+
+def _once_listed(registry: Registry, do: Callable[[], None]) -> None:
+    def listed() -> None:
+        registry.told.discard(listed)
+        do()
+
+    registry.told.add(listed)
+
+
+def spare_collections() -> None:
+    """Take what is there out of the garbage collector's sight: at a thousand apps all of it takes 50 ms to look at."""
+    gc.collect()
+    gc.freeze()
 
 
 async def make_runtimes(settings: Settings) -> AsyncIterator[str]:
