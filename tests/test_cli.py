@@ -483,8 +483,9 @@ async def test_a_watch_outlasts_a_restart_of_dockscale() -> None:
         (b"x", ("--set", "autoscaling=3", "--set", "autoscaling.max_instances=2"), "autoscaling has no fields"),
         (b"x", ("--set", "autoscaling.max_instance=2"), "did you mean autoscaling.max_instances?"),
         (b"x" * 2**25, (), "the manifest is larger than 32 MiB"),
+        (b"x" * (2**25 + 1), (), "a.js is larger than 32 MiB"),
     ],
-    ids=["no file", "no text", "field as section", "unknown field", "too large"],
+    ids=["no file", "no text", "field as section", "unknown field", "too large", "far too large"],
 )
 async def test_what_cannot_be_installed_is_told_in_one_sentence(
     content: bytes | None, more: tuple[str, ...], said: str, web: World, tmp_path: Path,

@@ -1,6 +1,5 @@
 """Verbs that make and remove apps: `install` and `uninstall`."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from dockscale.cli.show import as_json, json_option, note, say, waiting
 
 INSTALL_S = 900.0
 """Within this an app is removed."""
+_MOST_BYTES = 2**25
+"""Of a source. dockscale takes no more, either."""
 _TYPES = {".js": "window", ".mjs": "window", ".html": "window", ".htm": "window", ".py": "python"}
 """What a source is by its file's ending."""
 
@@ -106,7 +107,11 @@ def _source(file: str) -> str:
         Failed: it cannot be read.
     """
     try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        with click.open_file(file, "rb") as it:
+            content: bytes = it.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise Failed(f"{file} is larger than {_MOST_BYTES // 2**20} MiB: a source is a program, and no more")
+        return content.decode()
     except OSError as error:
         raise Failed(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
