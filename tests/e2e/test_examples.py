@@ -28,6 +28,8 @@ pytestmark = pytest.mark.engine
 EXAMPLES = ROOT / "docs" / "examples"
 BUILD_S = 300.0
 """What one command may take: the first one builds an image."""
+DROPPED = r"Failed to load resource: |TypeError: Failed to fetch dynamically imported module: |.*ERR_NETWORK_CHANGED"
+"""What Chromium writes of a page that it dropped, since a container's network came or went; it is opened again."""
 BAD_INPUT = {
     '{"text": 3}': "body.text: Input should be a valid string",
     '{"text": " "}': "body.text: String should have at least 1 character",
@@ -195,7 +197,7 @@ async def test_a_page_over_a_websocket_works_by_host_and_below_a_path_and_stays_
         await it.next()
         await it.until(ready(2))
         for address in (f"ui.localhost:{it.server.port}/", f"localhost:{it.server.port}/ui/"):
-            async with browsing() as page:
+            async with browsing(expected=DROPPED) as page:
                 sockets: set[str] = set()
                 instances: set[str] = set()
                 page.on("websocket", lambda socket: sockets.add(socket.url))  # noqa: B023  # gone with the page

@@ -525,6 +525,7 @@ async def test_what_keeps_an_app_from_scaling_is_seen_where_the_document_says(st
     assert (await stage.controller.get_app_info(off["app_id"]))["autoscaling"]["enabled"] is False
     await held_back(stage, cooling, "scale_up_cooldown (300 s)")
     await held_back(stage, small, "max_instances (1)")
+    await stage.witness.look()
     for instance in (off, cooling, small):
         assert instance["client_id"].endswith("__rlb")
         assert instance["load"] > 5

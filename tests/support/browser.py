@@ -14,8 +14,11 @@ expect.set_options(timeout=BOUND_S * 1000)
 
 
 @asynccontextmanager
-async def browsing(**context: Any) -> AsyncIterator[Page]:
-    """Open an empty page. That nothing went wrong in it is asserted in the end."""
+async def browsing(expected: str = r"Failed to load resource: ", **context: Any) -> AsyncIterator[Page]:
+    """Open an empty page. That nothing went wrong in it but what is `expected` is asserted in the end.
+
+    Chromium writes of each answer that is no success; those are what some tests are about.
+    """
     wrong: list[str] = []
     async with async_playwright() as play:
         # It is started as root in containers, where its own sandbox cannot be.
@@ -28,5 +31,5 @@ async def browsing(**context: Any) -> AsyncIterator[Page]:
             yield page
         finally:
             await browser.close()
-    # Chromium writes of each answer that is no success; those are what some tests are about.
-    assert [each for each in wrong if not re.match(r"Failed to load resource: ", each)] == []
+    unexpected = [each for each in wrong if not re.match(expected, each)]
+    assert not unexpected, unexpected
